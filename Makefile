@@ -1,0 +1,33 @@
+# make install | pretrain | test | notebooks | lab | clean
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install pretrain test notebooks lab clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"Python {v[0]}.{v[1]} found, 3.10 or newer needed: make PYTHON=python3.11 ...")'
+	@echo "Setting up .venv (once; some minutes, most of them for PyTorch)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,tokenizers]'
+	@touch $@
+
+# The main job: custom and Meta side by side, on what this machine has. More flags: make pretrain ARGS="--max_steps 40"
+pretrain: install
+	$(BIN)/compare_llama3 --recipe auto --overwrite --output_dir runs/pretrain/checkpoints --final_dir runs/pretrain/models --log_dir runs/pretrain/logs $(ARGS)
+
+test: install
+	$(BIN)/python .ci/test.py
+
+# Export the modules, run every notebook, save the outputs, render README.md
+notebooks: install
+	$(BIN)/nbdev_export
+	$(BIN)/python .ci/execute.py
+
+lab: install
+	$(BIN)/jupyter lab --notebook-dir=nbs
+
+clean:
+	rm -rf .venv build dist *.egg-info runs
