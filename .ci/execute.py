@@ -35,6 +35,11 @@ def merge_streams(cell):
     cell.outputs = merged
 
 
+def drop_widgets(cell):
+    "A saved control cannot be turned and its ids are random: the picture beside it is what stays."
+    cell.outputs = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+
+
 def describe_pictures(cell):
     "The cell's `#| fig-alt:` becomes the alternative text of its pictures."
     alt = directives(cell.source).get("fig-alt")
@@ -46,10 +51,11 @@ def describe_pictures(cell):
 def execute(path, skip, timeout):
     "Run one notebook in its own folder and write it back, clean; a failing cell leaves the file as it was."
     nb = nbformat.read(path, as_version=4)
-    FlaggedClient(nb, skip, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    FlaggedClient(nb, skip, timeout=timeout, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(path.parent)}}).execute()
     for cell in nb.cells:
         if cell.cell_type == "code":
             merge_streams(cell)
+            drop_widgets(cell)
             describe_pictures(cell)
     part = path.with_suffix(".part")
     nbformat.write(nb, part)

@@ -4,16 +4,16 @@
 __all__ = ['RECIPES', 'recipe_flags', 'pair', 'command', 'run_command', 'of_kind', 'differences', 'tokens_per_second',
            'comparison_table', 'plot_comparison', 'compare', 'main']
 
-# %% ../nbs/13_pretrain.ipynb #46b65fb5
+# %% ../nbs/13_pretrain.ipynb #88fc3111
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .config import nearest
+from .config import META_LLAMA, nearest
 from .run_log import read_log
 from .settings import TrainConfig
-from .train_llama3 import META_LLAMA, OneLineParser, add_train_flags, check_folders, check_model_type, log_path, parse_flags
+from .train_llama3 import OneLineParser, add_train_flags, check_folders, check_model_type, log_path, parse_flags
 
 # %% ../nbs/13_pretrain.ipynb #9586da11
 RECIPES = {
@@ -88,7 +88,7 @@ def comparison_table(custom, meta, rows=12):  # two logs' events; about how many
               "", f"largest difference over {len(diff)} steps: {max(map(abs, diff.values())):.1e} nats"]
     return "\n".join(lines)
 
-# %% ../nbs/13_pretrain.ipynb #1d80867a
+# %% ../nbs/13_pretrain.ipynb #607340c2
 def plot_comparison(custom, meta, path=None):  # two logs' events; where to save the picture, None = nowhere
     "Both loss curves, and under them the size of their difference; returns the matplotlib figure."
     import matplotlib.pyplot as plt
@@ -99,11 +99,13 @@ def plot_comparison(custom, meta, path=None):  # two logs' events; where to save
             top.plot(list(loss), list(loss.values()), label=f"{name}, training", **look)
             top.plot(list(evals), list(evals.values()), "s" if "Meta" in name else "o", ms=8 if "Meta" in name else 4, color=look["color"], label=f"{name}, validation")
         diff = differences(custom, meta)
+        apart = max(map(abs, diff.values()))
         low.semilogy(list(diff), [max(abs(d), 1e-9) for d in diff.values()], color="C2", lw=1)
         low.axhline(1e-4, color="C5", ls="--", lw=1)
         low.text(list(diff)[-1], 1.2e-4, "1e-4", ha="right", va="bottom", fontsize=8, color="C5")
-        top.set(ylabel="loss (nats)", title=f"Custom and Meta: two curves, at most {max(map(abs, diff.values())):.0e} nats apart")
-        low.set(xlabel="optimizer step", ylabel="|difference|", ylim=(5e-10, 1e-2))
+        top.set(ylabel="loss (nats)", title=f"Custom and Meta: two curves, {f'at most {apart:.0e} nats apart' if apart else 'equal to the last bit'}")
+        low.set(xlabel="optimizer step", ylabel="|difference|", ylim=(5e-10, max(1e-2, 2 * apart)))
+        low.text(list(diff)[0], 1.6e-9, "at the bottom: 1e-9 or less, 0 included", va="bottom", fontsize=8, color="C5")
         top.legend(ncols=2)
         if path is not None: fig.savefig(path, dpi=150)
     return fig

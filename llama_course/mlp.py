@@ -7,9 +7,9 @@ __all__ = ['SwiGLU']
 import torch.nn.functional as F
 from torch import nn
 
-# %% ../nbs/04_swiglu.ipynb #b947292e
+# %% ../nbs/04_swiglu.ipynb #c75da0e6
 class SwiGLU(nn.Module):
-    "down(silu(gate(x)) * up(x)): an MLP whose second branch decides how much of the first passes. Source: Shazeer 2020."
+    "down(silu(gate(x)) * up(x)): an MLP whose gate branch decides how much of the up branch passes. Source: Shazeer 2020."
     def __init__(self, config):  # a Llama3Config
         super().__init__()
         D, hidden = config.hidden_size, config.intermediate_size

@@ -7,7 +7,7 @@ __all__ = ['RMSNorm']
 import torch
 from torch import nn
 
-# %% ../nbs/05_rmsnorm.ipynb #17f8f014
+# %% ../nbs/05_rmsnorm.ipynb #a84804b7
 class RMSNorm(nn.Module):
     "x / rms(x) * weight over the last axis, the mean of squares taken in float32. Source: Zhang & Sennrich 2019."
     def __init__(self, hidden_size, eps=1e-5):  # D; added under the root, so that a zero vector stays zero
@@ -16,7 +16,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):  # (..., D)
-        "(..., D) in x's dtype."
+        "(..., D) in x's dtype, or in the weight's where that is wider."
         wide = x.float()  # a sum of squares overflows float16 at 65,504
         rms = wide.square().mean(-1, keepdim=True).add(self.eps).rsqrt()
         return self.weight * (wide * rms).to(x.dtype)
