@@ -63,13 +63,19 @@ def train_parser():
     add_train_flags(parser)
     return parser
 
-# %% ../nbs/11_train_llama3.ipynb #0e6b0029
+# %% ../nbs/11_train_llama3.ipynb #e366689b
 def log_path(cfg):  # a TrainConfig
     "The run's log file."
     return Path(cfg.log_dir) / f"{cfg.run_name}.jsonl"
 
 def check_folders(cfg):  # a TrainConfig
-    "ValueError if a folder of the run holds another one and neither --resume nor --overwrite was given."
+    "ValueError if a folder of the run holds another one and neither --resume nor --overwrite was given, or holds something else altogether."
+    for name in ("output_dir", "final_dir", "log_dir"):
+        path = Path(getattr(cfg, name))
+        if path.exists() and not path.is_dir(): raise ValueError(f"--{name} {path} is a file; expected a folder, or a name that is free")
+    final = Path(cfg.final_dir)
+    if final.is_dir() and any(final.iterdir()) and not (final / "config.json").exists():  # it will be replaced whole: never somebody's papers
+        raise ValueError(f"--final_dir {final} holds files that are no model; give an empty folder, or a name that is free")
     if cfg.resume or cfg.overwrite: return
     found = [p for _, p in list_checkpoints(cfg.output_dir)] + [p for p in (Path(cfg.final_dir) / "config.json", log_path(cfg)) if p.exists()]
     if found: raise ValueError(f"{found[0]} belongs to an earlier run: give --resume to go on with it, --overwrite to replace it, or other folders "
@@ -151,7 +157,7 @@ def prepare(cfg):  # a TrainConfig
     open_log(run, resumed=checkpoint is not None)
     return run
 
-# %% ../nbs/11_train_llama3.ipynb #519548ff
+# %% ../nbs/11_train_llama3.ipynb #862cc1c5
 def open_log(run, resumed):  # a Run; whether it goes on from a checkpoint
     "Start writing: the log (cut back to the checkpoint), W&B where asked, and the first line of a new run."
     from llama_course.parallel import rank
@@ -171,7 +177,9 @@ def save_final(run):  # a finished Run
     if rank() > 0: return best
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    unwrap(run.model).save_pretrained(str(part), state_dict=weights)
+    model = unwrap(run.model)
+    if hasattr(model.config, "use_cache"): model.config.use_cache = True  # off for training; whoever generates with it wants it on
+    model.save_pretrained(str(part), state_dict=weights)
     run.tokenizer.save_pretrained(str(part))
     if folder.exists(): shutil.rmtree(folder)
     os.replace(part, folder)

@@ -99,6 +99,13 @@ def test_a_run_its_folders_and_its_resumption(text, tmp_path):
     assert len(losses(tmp_path / "training_logs" / "custom-tiny.jsonl")) == 2
 
 
+def test_a_final_folder_with_other_things_in_it(text, tmp_path):
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.tex").write_text("...")
+    done = run("train_llama3", *TINY, "--dataset", text, "--final_dir", "papers", "--overwrite", cwd=tmp_path)
+    assert done.returncode == 2 and "holds files that are no model" in done.stderr and files(tmp_path / "papers") == ["thesis.tex"]
+
+
 def losses(path):
     from llama_course.run_log import read_log
     return [e["loss"] for e in read_log(path) if e["event"] == "step"]
