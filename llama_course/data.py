@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['NOT_DOCS', 'DOCUMENT_END', 'ARTICLE', 'WIKITEXT', 'OFFLINE_CHOICES', 'DATASETS', 'BOS', 'EOS', 'PAD', 'LLAMA3_WORDS',
-           'LLAMA3_SPECIAL', 'PIECE', 'docstrings', 'cache_dir', 'write_cached', 'python_docs', 'Corpus',
+           'LLAMA3_SPECIAL', 'LINE', 'docstrings', 'cache_dir', 'write_cached', 'python_docs', 'Corpus',
            'split_documents', 'read_text', 'find_split', 'split_articles', 'read_folder', 'read_file', 'hub_problem',
            'wikitext_in_cache', 'wikitext2', 'load_corpus', 'as_fast_tokenizer', 'train_bpe', 'llama3_vocabulary_file',
            'llama3_tokenizer', 'sentencepiece_tokenizer', 'open_tokenizer', 'choose_tokenizer',
@@ -293,12 +293,13 @@ def llama2_tokenizer_from_hub(repo="hf-internal-testing/llama-tokenizer"):  # an
     from huggingface_hub import hf_hub_download
     return sentencepiece_tokenizer(Path(hf_hub_download(repo, "tokenizer.model", etag_timeout=5)))
 
-# %% ../nbs/09_data.ipynb #6b229237
-PIECE = re.compile(r"(?s).{20000}.*?\n(?=\S)")  # at least 20,000 characters, up to a line end before a non-space
+# %% ../nbs/09_data.ipynb #64b69396
+LINE = re.compile(r"\n(?=\S)")  # a line end before a line that starts without a space
 
-def pieces(text):  # one document
+def pieces(text, size=20_000):  # one document; characters a piece has at least
     "The document in parts short enough to tokenize side by side; together they give the ids of the whole."
-    starts = [0, *(m.end() for m in PIECE.finditer(text))]
+    starts = [0]
+    while cut := LINE.search(text, starts[-1] + size): starts.append(cut.end())
     return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)]) if b > a]
 
 def tokenize(documents, tokenizer):  # texts; a fast tokenizer with bos and eos
