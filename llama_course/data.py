@@ -267,7 +267,8 @@ def open_tokenizer(path):  # a folder as save_pretrained writes it, or a sentenc
     if not (path / "tokenizer.json").exists() and (path / "tokenizer.model").exists(): return sentencepiece_tokenizer(path / "tokenizer.model")
     from transformers import AutoTokenizer
     try: tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except (OSError, ValueError) as e: raise ValueError(f"--tokenizer {path}: {str(e).splitlines()[0]}") from None
+    except (OSError, ValueError) as e:
+        raise ValueError(f"--tokenizer {path}: transformers cannot open it ({str(e).splitlines()[0].rstrip(' :')}); expected a folder with a tokenizer.json, as save_pretrained writes it") from None
     if tokenizer.eos_token_id is None: raise ValueError(f"--tokenizer {path}: it has no end-of-text token (eos), which separates documents; set one in its tokenizer_config.json")
     if tokenizer.pad_token_id is None: tokenizer.add_special_tokens({"pad_token": "<pad>"})
     return tokenizer
