@@ -87,7 +87,7 @@ def check_model_type(model_type):  # as in --model_type
     if model_type.count("/") != 1:
         raise ValueError(f"unknown model_type {model_type!r}: expected custom-llama3, {META_LLAMA}, a folder with a config.json, or a hub id "
                          f"(name/model).{nearest(model_type, ('custom-llama3', META_LLAMA))}")
-    problem = hub_problem(f"/api/models/{model_type}")
+    problem = hub_problem(model_type, "config.json")
     if problem: raise OSError(f"the config of {model_type} comes from the Hugging Face hub, which does not give it ({problem}): "
                               f"use --model_type {META_LLAMA}, which is built in, log in with `huggingface-cli login`, or give a local folder")
 
