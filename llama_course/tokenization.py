@@ -6,13 +6,13 @@ __all__ = ['BOS', 'EOS', 'PAD', 'LLAMA3_WORDS', 'LLAMA3_SPECIAL', 'LLAMA2_REPO',
            'sentencepiece_tokenizer', 'train_sentencepiece', 'complete', 'open_tokenizer', 'hub_file', 'hub_tokenizer',
            'llama2_tokenizer', 'choose_tokenizer']
 
-# %% ../nbs/08c_tokenizers.ipynb #f8e8fe50
+# %% ../nbs/08c_tokenizers.ipynb #d9ad8fcf
 import importlib.util
 import io
 from pathlib import Path
 
 from .corpora import cache_dir, fingerprint, parts, read_cached, write_cached
-from .hub import fetch, hub_problem
+from .hub import fetch, hub_problem, refusal
 
 # %% ../nbs/08c_tokenizers.ipynb #8fae5459
 BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
@@ -139,19 +139,19 @@ def complete(tokenizer, name):  # a transformers tokenizer; what the messages ca
 
 def open_tokenizer(name):  # a folder as save_pretrained writes it, a sentencepiece tokenizer.model, or owner/name on the hub
     "That tokenizer, complete. ValueError or OSError in one line where it cannot be used."
-    from transformers import AutoTokenizer
     path = Path(name)
     if path.is_file(): return sentencepiece_tokenizer(path)
     if not path.is_dir():
         if str(name).count("/") == 1 and not str(name).startswith((".", "~")) and not path.parent.is_dir(): return hub_tokenizer(str(name))
         raise ValueError(f"--tokenizer {name}: no such file or folder; expected 'auto', a folder with a tokenizer.json, a tokenizer.model, or owner/name on the hub")
     if not (path / "tokenizer.json").exists() and (path / "tokenizer.model").exists(): return sentencepiece_tokenizer(path / "tokenizer.model")
+    from transformers import AutoTokenizer
     try: tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     except Exception as e:  # a damaged tokenizer.json raises what its parser likes
         raise ValueError(f"--tokenizer {path}: transformers cannot open it ({str(e).splitlines()[0].rstrip(' :')}); expected a folder with a tokenizer.json, as save_pretrained writes it") from None
     return complete(tokenizer, name)
 
-# %% ../nbs/08c_tokenizers.ipynb #c69704be
+# %% ../nbs/08c_tokenizers.ipynb #18fbb911
 LLAMA2_REPO = "hf-internal-testing/llama-tokenizer"  # an ungated repository with Llama 2's tokenizer.model
 
 def hub_file(repo, file, choices):  # owner/name; a file in it; what to do without it
@@ -161,11 +161,17 @@ def hub_file(repo, file, choices):  # owner/name; a file in it; what to do witho
     return Path(cached if isinstance(cached, str) else fetch(f"the tokenizer file {file}", choices, lambda: hf_hub_download(repo, file), repo, file))
 
 def hub_tokenizer(repo):  # owner/name
-    "The tokenizer of a model on the hub, complete. OSError in one line where it cannot be had."
-    from transformers import AutoTokenizer
+    "The tokenizer of a model on the hub, or of an earlier download, complete. OSError in one line where it cannot be had."
+    from huggingface_hub import try_to_load_from_cache
     choices = "give a local folder or tokenizer.model with --tokenizer PATH, or --tokenizer auto for Llama 3's (pip install 'llama_course[tokenizers]')"
-    if hub_problem(repo, "tokenizer.json") == "it has no tokenizer.json": return sentencepiece_tokenizer(hub_file(repo, "tokenizer.model", choices))
-    return complete(fetch("the tokenizer", choices, lambda: AutoTokenizer.from_pretrained(repo), repo, "tokenizer.json"), repo)
+    here = isinstance(try_to_load_from_cache(repo, "tokenizer.json"), str)
+    problem = None if here else hub_problem(repo, "tokenizer.json")
+    if problem == "it has no tokenizer.json": return sentencepiece_tokenizer(hub_file(repo, "tokenizer.model", choices))
+    if problem: raise refusal("the tokenizer", repo, problem, choices)
+    def load():
+        from transformers import AutoTokenizer
+        return AutoTokenizer.from_pretrained(repo, local_files_only=here)
+    return complete(load() if here else fetch("the tokenizer", choices, load, repo, "tokenizer.json"), repo)
 
 def llama2_tokenizer():
     "Llama 2's 32,000 pieces, from the hub. OSError in one line, with the ways around it, where the hub is not there."

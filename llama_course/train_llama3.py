@@ -144,11 +144,11 @@ def prepare(cfg):  # a TrainConfig
     check_folders(cfg)
     check_model_type(cfg.model_type)
     corpus = load_corpus(cfg.dataset)
+    tokenizer = choose_tokenizer(corpus, cfg.config_type, cfg.use_llama2_tokenizer, cfg.tokenizer)
     from llama_course.parallel import start_parallel
     from llama_course.training import restore, start_run
     device = start_parallel(cfg.parallel)
     if cfg.precision == "fp16" and device.type == "cpu": print("note: fp16 is emulated on a processor and very slow", file=sys.stderr)
-    tokenizer = choose_tokenizer(corpus, cfg.config_type, cfg.use_llama2_tokenizer, cfg.tokenizer)
     blocks = make_blocks(corpus, tokenizer, cfg.block_size)
     model = build_model(cfg, tokenizer)
     run = start_run(model, tokenizer, blocks, cfg, RunLog(None), device)
