@@ -3,14 +3,13 @@
 # %% auto #0
 __all__ = ['PROMPTS', 'SAME_RUN', 'learning_rate_at', 'make_optimizer', 'choose_precision', 'autocast', 'train_step',
            'peak_memory_gb', 'Run', 'start_run', 'next_step', 'validation_loss', 'asked_to_stop', 'continue_text',
-           'evaluate', 'fingerprint', 'save', 'restore', 'restore_best', 'fit']
+           'evaluate', 'save', 'restore', 'restore_best', 'fit']
 
 # %% ../nbs/10_training.ipynb #b7962cac
 import math
 import resource
 import sys
 import time
-import zlib
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
@@ -20,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .checkpoint import Progress, StopSignal, damage, list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
-from .data import Blocks, step_batches, steps_per_epoch
+from .data import Blocks, check_same_data, step_batches, steps_per_epoch, word_perplexity
 from .generation import generate
 from .parallel import (accumulate, clip_gradients, from_rank_0, full_state, largest, load_full_state, my_share, rank, take, total, unwrap,
                                    world_size, wrap)
@@ -194,7 +193,8 @@ def evaluate(run):  # a Run
     run.model.eval()
     loss = validation_loss(run)
     if loss is not None:
-        run.log.write("eval", step=run.progress.step, eval_loss=loss, perplexity=math.exp(min(loss, 700)))
+        run.log.write("eval", step=run.progress.step, eval_loss=loss, perplexity=math.exp(min(loss, 700)),
+                      word_perplexity=word_perplexity(loss, run.blocks.info))
         for prompt in PROMPTS: run.log.write("sample", step=run.progress.step, prompt=prompt, text=continue_text(run, prompt))
     run.model.train()
     return loss is not None and run.progress.add_eval(loss)
@@ -202,12 +202,6 @@ def evaluate(run):  # a Run
 # %% ../nbs/10_training.ipynb #234ba103
 SAME_RUN = ("model_type", "config_type", "use_llama2_tokenizer", "batch_size", "grad_accum_steps", "learning_rate", "num_epochs",
             "warmup_steps", "weight_decay", "max_grad_norm", "block_size", "seed", "optimizer")  # what a resumed run may not change
-
-def fingerprint(run):  # a Run
-    "What a resumed run must find again: its flags, its vocabulary, its text."
-    ends = [s[i:i + 1] for s in (run.blocks.train, run.blocks.valid) for i in (0, len(s) // 2, len(s) - 1)]
-    return {**{f"--{name}": getattr(run.cfg, name) for name in SAME_RUN}, "a vocabulary of": len(run.tokenizer) if hasattr(run.tokenizer, "__len__") else 0,
-            "training blocks": len(run.blocks.train), "validation blocks": len(run.blocks.valid), "text with checksum": zlib.crc32(np.concatenate(ends).tobytes())}
 
 def save(run):  # a Run
     "Write a checkpoint and delete the ones no longer wanted. What goes wrong is said, and training goes on."
@@ -218,8 +212,8 @@ def save(run):  # a Run
         return
     try:
         p.log_offset = run.log.offset()
-        state = {"optimizer": optimizer, "scaler": run.scaler.state_dict(), "progress": asdict(p), "log_waiting": run.log.waiting.decode("latin-1"), "fingerprint": fingerprint(run),
-                 "precision": run.precision, "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all() if run.device.type == "cuda" else []}
+        state = {"optimizer": optimizer, "scaler": run.scaler.state_dict(), "progress": asdict(p), "log_waiting": run.log.waiting.decode("latin-1"), "data": run.blocks.info,
+                 "flags": {name: getattr(cfg, name) for name in SAME_RUN}, "precision": run.precision, "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all() if run.device.type == "cuda" else []}
         save_checkpoint(cfg.output_dir, p.step, weights, state)
         prune_checkpoints(cfg.output_dir, cfg.save_total_limit, p.best_step, p.step)
         run.saved_step = p.step
@@ -230,9 +224,10 @@ def save(run):  # a Run
 def restore(run, path):  # a Run at step 0; a checkpoint's folder
     "Make the run what it was when the checkpoint was written. ValueError if it was another run's."
     weights, state = load_checkpoint(path)
-    for name, now in fingerprint(run).items():
-        was = state["fingerprint"][name]
-        if now != was: raise ValueError(f"--resume: {path} was trained with {name} {was}, found {now}; give the same, or another --output_dir")
+    for name, was in state["flags"].items():
+        if getattr(run.cfg, name) != was:
+            raise ValueError(f"--resume: {path} was trained with --{name} {was}, found {getattr(run.cfg, name)}; give the same value, or another --output_dir")
+    check_same_data(path, state["data"], run.blocks.info)
     load_full_state(run.model, run.optimizer, weights, state["optimizer"])
     if run.scaler.is_enabled() and state["scaler"]: run.scaler.load_state_dict(state["scaler"])
     if run.precision != state["precision"] and rank() == 0:
