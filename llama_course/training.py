@@ -23,7 +23,7 @@ from .data import Blocks, check_same_data, step_batches, steps_per_epoch, word_p
 from .generation import generate
 from .parallel import (accumulate, clip_gradients, from_rank_0, full_state, largest, load_full_state, my_share, rank, take, total, unwrap,
                                    world_size, wrap)
-from .run_log import Stderr, say
+from .run_log import STDERR, say
 from .settings import TrainConfig
 
 # %% ../nbs/10_training.ipynb #37d04f47
@@ -254,7 +254,7 @@ def fit(run, show_progress=True):  # a Run; False: no progress bar
     "Train to the end, with the best weights in the model at last; returns why it ended: completed, max_steps, early_stopping or interrupted."
     cfg, p = run.cfg, run.progress
     due = lambda: p.eval_step < p.step and p.step % cfg.eval_steps == 0
-    with run.stop, tqdm(total=run.last_step, initial=p.step, desc=cfg.run_name, unit="step", file=Stderr(), disable=not show_progress or rank() > 0) as bar:
+    with run.stop, tqdm(total=run.last_step, initial=p.step, desc=cfg.run_name, unit="step", file=STDERR, disable=not show_progress or rank() > 0) as bar:
         while True:
             better = evaluate(run) if due() else False
             over, stopping = p.step >= run.last_step or run.out_of_patience, asked_to_stop(run)
