@@ -53,7 +53,7 @@ def from_rank_0(value):  # numbers, strings, None; what the other ranks pass is 
 # %% ../nbs/09d_parallel.ipynb #fdc06c60
 def wrap(model, parallel):  # a causal model with .model.layers; "none", "ddp" or "fsdp"
     "The model to call in training."
-    if parallel == "ddp": return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
+    if parallel == "ddp": return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
     if parallel == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
