@@ -59,6 +59,8 @@ def wrap(model, parallel):  # a causal model with .model.layers; "none", "ddp" o
         from torch.distributed.fsdp import fully_shard
         mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (world_size(),))
         for layer in model.model.layers: fully_shard(layer, mesh=mesh)
+        embedding = model.model.embed_tokens  # a third of the 0.5B model, needed for one look-up
+        if embedding.weight is not model.lm_head.weight: fully_shard(embedding, mesh=mesh)
         fully_shard(model, mesh=mesh)
     return model
 
