@@ -2,13 +2,10 @@
 
 # %% auto #0
 __all__ = ['default_positions', 'check_lengths', 'Llama3Model', 'init_weights', 'CausalLMOutput', 'Llama3ForCausalLM',
-           'create_llama3_1b', 'loadLlamaModelWithoutWeights', 'load_hf_config', 'save_pretrained', 'load_state',
-           'load_pretrained', 'check_state']
+           'create_llama3_1b', 'loadLlamaModelWithoutWeights', 'load_hf_config']
 
 # %% ../nbs/07_model.ipynb #de46bb02
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -129,11 +126,13 @@ class Llama3ForCausalLM(nn.Module):
 
     def save_pretrained(self, folder, state_dict=None):  # made where missing; weights gathered elsewhere, None = the model's own
         "Write `config.json` and `model.safetensors` as Hugging Face does. ValueError for a config its format cannot say."
+        from llama_course.interchange import save_pretrained  # interchange stands above the model
         save_pretrained(self, folder, state_dict)
 
     @classmethod
     def from_pretrained(cls, folder_or_repo_id):  # a local folder, or an id on the Hugging Face hub
         "A model with the weights of any Hugging Face Llama checkpoint in safetensors."
+        from llama_course.interchange import load_pretrained
         return load_pretrained(cls, folder_or_repo_id)
 
 # %% ../nbs/07_model.ipynb #588db997
@@ -168,51 +167,3 @@ def load_hf_config(folder_or_repo_id):  # a local folder, or an id on the hub
     except (OSError, ValueError) as e:
         raise OSError(f"cannot read a model config from {folder_or_repo_id!r} ({str(e).splitlines()[0]}); "
                       f"expected {META_LLAMA!r}, which is built in, a folder with a config.json, or a hub id you can reach") from None
-
-# %% ../nbs/07_model.ipynb #ce29ef12
-def save_pretrained(model, folder, state_dict=None):  # a Llama3ForCausalLM; made where missing; its weights, where they were gathered from shards
-    "Write `config.json` and `model.safetensors` as Hugging Face does."
-    from safetensors.torch import save_file
-    hf_config = model.config.to_hf()  # first: it may refuse, and then nothing is written
-    hf_config.architectures, hf_config.dtype = ["LlamaForCausalLM"], model.lm_head.weight.dtype
-    state = {k: v.detach().contiguous() for k, v in (state_dict or model.state_dict()).items()}
-    if model.config.tie_word_embeddings: state.pop("lm_head.weight", None)  # one tensor, saved under one name
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    save_file(state, str(Path(folder) / "model.safetensors"), metadata={"format": "pt"})
-    hf_config.save_pretrained(folder)
-
-# %% ../nbs/07_model.ipynb #1dce45a7
-def load_state(folder):  # a folder with model.safetensors, or with shards and their index
-    "Every tensor of a safetensors checkpoint, by name. FileNotFoundError where there is none; pickles are not read."
-    from safetensors.torch import load_file
-    index, single = Path(folder) / "model.safetensors.index.json", Path(folder) / "model.safetensors"
-    if index.exists(): files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    elif single.exists(): files = [single.name]
-    else: raise FileNotFoundError(f"no model.safetensors in {folder}; expected a Hugging Face checkpoint in safetensors form")
-    tensors = {k: v for f in files for k, v in load_file(str(Path(folder) / f)).items()}
-    return {k: v for k, v in tensors.items() if not k.endswith("rotary_emb.inv_freq")}  # old files carry it; it follows from the config
-
-# %% ../nbs/07_model.ipynb #1b5a0ee4
-def load_pretrained(cls, folder_or_repo_id):  # Llama3ForCausalLM; a local folder or a hub id
-    "Build `cls` from a Hugging Face checkpoint, in the dtype it was saved in."
-    folder = Path(folder_or_repo_id)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-        folder = Path(snapshot_download(str(folder_or_repo_id), allow_patterns=["*.json", "*.safetensors"], etag_timeout=5))
-    config, state = Llama3Config.from_hf(json.loads((folder / "config.json").read_text())), load_state(folder)
-    model = cls(config).to(state["model.embed_tokens.weight"].dtype)
-    check_state(model, state)
-    model.load_state_dict(state, strict=False)  # a tied lm_head.weight may be absent: it is the embedding
-    return model
-
-def check_state(model, state):  # a Llama3ForCausalLM; name -> tensor
-    "ValueError that names the first tensor that is missing, left over or of another shape."
-    wanted = model.state_dict()
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    for name in sorted(set(wanted) - set(state) - tied): raise ValueError(f"the checkpoint lacks {name}, expected with shape {tuple(wanted[name].shape)}")
-    for name in sorted(set(state) - set(wanted)): raise ValueError(f"the checkpoint holds {name}, which this model does not have")
-    if tied & set(state) and not torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"]):
-        raise ValueError("the config ties lm_head.weight to model.embed_tokens.weight, but the checkpoint holds two different ones")
-    for name, t in state.items():
-        if t.shape != wanted[name].shape:
-            raise ValueError(f"{name} has shape {tuple(t.shape)} in the checkpoint, expected {tuple(wanted[name].shape)}")
