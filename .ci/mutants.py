@@ -124,7 +124,7 @@ def plan(notebook):
     "[(index, cell id, source, exported)] of the cells that nbdev_test runs."
     skipped = {"slow", "cuda"}
     code = [(i, c["id"], c["source"], directives(c["source"])) for i, c in enumerate(cells(notebook)) if c["cell_type"] == "code"]
-    return [(i, id, source, "export" in d) for i, id, source, d in code if d.get("eval") != "false" and not skipped & d.keys()]
+    return [(i, id, source, bool({"export", "exporti"} & d.keys())) for i, id, source, d in code if d.get("eval") != "false" and not skipped & d.keys()]
 
 
 def run_cells(shell, mutant, steps):

@@ -21,14 +21,17 @@ def count_tests(source):
     return sum(isinstance(n, ast.Assert) for n in ast.walk(tree)) + sum(n.startswith(("test_", "check_")) or n.endswith("assert_close") for n in names)
 
 
+def exports(cell): return bool({"export", "exporti"} & directives(cell["source"]).keys())
+
+
 def row(path):
     "One notebook's figures. A cell that only exports is the module's; how long the reader's cells are is counted without it."
     all_cells = cells(path)
     text = [len(c["source"].split()) for c in all_cells if c["cell_type"] == "markdown"]
     code = [c for c in all_cells if c["cell_type"] == "code" and c["source"].strip()]
     lines = [len(code_lines(c["source"])) for c in code if code_lines(c["source"])]
-    ours = [len(code_lines(c["source"])) for c in code if code_lines(c["source"]) and "export" not in directives(c["source"])]
-    exported = sum(len(code_lines(c["source"])) for c in code if "export" in directives(c["source"]))
+    ours = [len(code_lines(c["source"])) for c in code if code_lines(c["source"]) and not exports(c)]
+    exported = sum(len(code_lines(c["source"])) for c in code if exports(c))
     plots = sum({"image/png", "image/svg+xml"} & o.get("data", {}).keys() != set() for c in code for o in c["outputs"])
     return {"cells": len(all_cells), "words": median(text or [0]), "lines": median(lines or [0]), "p90": sorted(lines or [0])[int(0.9 * len(lines or [0]))], "max": max(lines or [0]),
             "longest": max(ours or [0]), "module": exported, "plots": plots, "tests": sum(count_tests(c["source"]) for c in code)}
