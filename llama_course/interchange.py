@@ -150,8 +150,8 @@ def local_folder(folder_or_repo_id):  # a local folder, or an id on the hub
     name = str(folder_or_repo_id)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name): raise OSError(f"{name}: no such folder; expected the folder of a Hugging Face model, or a hub id (name/model)")
     from huggingface_hub import snapshot_download
-    from llama_course.data import hub_problem
-    problem = hub_problem(f"/api/models/{name}")  # asked first, with a time-out: the download itself would try for a minute
+    from llama_course.hub import hub_problem
+    problem = hub_problem(name)  # asked first, with a time-out: the download itself would try for a minute
     try: return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], etag_timeout=5, local_files_only=problem is not None))
     except Exception as e:
         raise OSError(f"{name} is neither a folder nor in the cache, and the Hugging Face hub does not give it ({problem or str(e).splitlines()[0]}); "
