@@ -14,16 +14,12 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from llama_course.checkpoint import clear_run, list_checkpoints, newest_checkpoint
-from llama_course.config import META_LLAMA, nearest
-from llama_course.data import choose_tokenizer, hub_problem, load_corpus, make_blocks
-<<<<<<< ours
-from llama_course.run_log import RunLog, environment, say, start_wandb
-=======
-from llama_course.memory import keep_freed_memory
-from llama_course.run_log import RunLog, environment, start_wandb
->>>>>>> theirs
-from llama_course.settings import TrainConfig, check_train_config
+from .checkpoint import clear_run, list_checkpoints, newest_checkpoint
+from .config import META_LLAMA, nearest
+from .data import choose_tokenizer, hub_problem, load_corpus, make_blocks
+from .memory import keep_freed_memory
+from .run_log import RunLog, environment, say, start_wandb
+from .settings import TrainConfig, check_train_config
 # PyTorch, the model and the loop are imported inside the functions that train:
 # importing them takes seconds, and --help or a mistyped flag should be answered at once
 
