@@ -31,3 +31,14 @@ lab: install
 
 clean:
 	rm -rf .venv build dist *.egg-info runs
+
+# The documentation site, in _docs/html/index.html: the notebooks with the outputs they have, nothing run, nothing fetched from elsewhere when it is read
+docs: install .venv/.docs
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d _docs/doctrees nbs _docs/html
+	@echo "open _docs/html/index.html"
+
+.venv/.docs: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+.PHONY: docs
