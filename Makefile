@@ -1,9 +1,9 @@
-# make install | pretrain | test | notebooks | lab | clean
+# make install | pretrain | test | mutants | browser | stats | notebooks | lab | clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install pretrain test notebooks lab clean
+.PHONY: install pretrain test mutants browser stats notebooks lab clean
 
 install: $(INSTALLED)
 
@@ -20,6 +20,17 @@ pretrain: install
 
 test: install
 	$(BIN)/python .ci/test.py
+
+# Change the modules one operator, constant or call at a time: the notebooks must notice (about 10 minutes). One module: make mutants ARGS=rope
+mutants: install
+	$(BIN)/python .ci/mutants.py $(ARGS)
+
+# Every notebook in JupyterLab, in a headless Chromium (about 10 minutes)
+browser: install
+	CI=true NOTEBOOKS=all $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_jupyterlab.py
+
+stats: install
+	@$(BIN)/python .ci/stats.py
 
 # Export the modules, run every notebook, save the outputs, render README.md
 notebooks: install

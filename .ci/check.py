@@ -62,7 +62,58 @@ def readme_rendered():
     return [] if (ROOT / "README.md").read_text(encoding="utf-8") == render_readme() else ["README.md differs from nbs/index.ipynb: run make notebooks"]
 
 
-CHECKS = {"modules and notebooks in sync": in_sync, "outputs saved": outputs_saved, "README rendered": readme_rendered}
+def markdown_of(path):
+    "The prose of a notebook or Markdown file: no code, neither fenced nor in backticks."
+    text = "\n\n".join(c["source"] for c in cells(path) if c["cell_type"] == "markdown") if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
+
+
+def anchors(path):
+    "What `#...` may say: JupyterLab's names of a notebook's headings (dashes for spaces), GitHub's for a Markdown file (lower case as well)."
+    headings = [re.sub(r"[*`]", "", h).strip().replace(" ", "-") for h in re.findall(r"^#{1,6} +(.+)$", markdown_of(path), re.M)]
+    return set(headings) if path.suffix == ".ipynb" else {h for name in headings for h in (name, re.sub(r"[^\w-]", "", name.lower()))}
+
+
+def glossary():
+    "The glossary's terms, in lower case."
+    text = next(c["source"] for c in cells(NBS / "index.ipynb") if "## Glossary" in c["source"])
+    return {t.strip().lower() for row in re.findall(r"^\| \*\*(.+?)\*\* \|", text, re.M) for t in row.split(",")}
+
+
+def links_resolve():
+    "Every relative link and picture of every notebook, and of README.md, leads to a file that is there, and its anchor to a heading; a link to the glossary, to one of its terms."
+    complaints, terms = [], glossary()
+    for path in [*all_notebooks(), ROOT / "README.md"]:
+        text = markdown_of(path)
+        found = re.findall(r"\[([^\[\]]*)\]\(([^)\s]+)\)", text) + [("", target) for target in re.findall(r"""(?:src|href)=["']([^"']+)""", text)]
+        for name, target in found:
+            if re.match(r"[a-z]+:", target): continue  # the web, or mail
+            file, _, anchor = target.partition("#")
+            to = (path.parent / file).resolve() if file else path
+            where = f"{path.relative_to(ROOT)}: [{name}]({target})"
+            if not to.exists(): complaints.append(f"{where} leads to no file")
+            elif anchor and to.suffix in (".ipynb", ".md") and anchor not in anchors(to): complaints.append(f"{where} leads to no heading; there are {', '.join(sorted(anchors(to)))}")
+            elif anchor == "Glossary" and to.name == "index.ipynb" and to != path and not {name.lower(), name.lower().removesuffix("s")} & terms:
+                complaints.append(f"{where}: the glossary has no such term")
+    return complaints
+
+
+def minutes(path):
+    "Minutes to read, as the notebook's first cell says."
+    return int(re.search(r"(\d+) minutes to read", cells(path)[0]["source"])[1])
+
+
+def course_map():
+    "The index lists every notebook, once, with the minutes that the notebooks say."
+    rows = [(re.findall(r"\]\(([\w.-]+\.ipynb)\)", row), int(n)) for c in cells(NBS / "index.ipynb") for row, n in re.findall(r"^(\|.*\|) (\d+) min \|$", c["source"], re.M)]
+    listed = [name for names, _ in rows for name in names]
+    complaints = [f"nbs/index.ipynb lists {n}, which is not there" for n in listed if not (NBS / n).exists()]
+    complaints += [f"nbs/index.ipynb does not list {p.name} once" for p in all_notebooks() if p.parent == NBS and p.name != "index.ipynb" and listed.count(p.name) != 1]
+    if complaints: return complaints
+    return [f"nbs/index.ipynb says {n} minutes for {', '.join(names)}, which say {sum(minutes(NBS / x) for x in names)}" for names, n in rows if sum(minutes(NBS / x) for x in names) != n]
+
+
+CHECKS = {"modules and notebooks in sync": in_sync, "outputs saved": outputs_saved, "README rendered": readme_rendered, "links resolve": links_resolve, "course map": course_map}
 
 if __name__ == "__main__":
     found = [line for check in CHECKS.values() for line in check()]

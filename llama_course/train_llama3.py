@@ -87,7 +87,7 @@ def check_model_type(model_type):  # as in --model_type
     if model_type.count("/") != 1:
         raise ValueError(f"unknown model_type {model_type!r}: expected custom-llama3, {META_LLAMA}, a folder with a config.json, or a hub id "
                          f"(name/model).{nearest(model_type, ('custom-llama3', META_LLAMA))}")
-    problem = hub_problem(f"/api/models/{model_type}")
+    problem = hub_problem(model_type, "config.json")
     if problem: raise OSError(f"the config of {model_type} comes from the Hugging Face hub, which does not give it ({problem}): "
                               f"use --model_type {META_LLAMA}, which is built in, log in with `huggingface-cli login`, or give a local folder")
 
@@ -144,11 +144,11 @@ def prepare(cfg):  # a TrainConfig
     check_folders(cfg)
     check_model_type(cfg.model_type)
     corpus = load_corpus(cfg.dataset)
+    tokenizer = choose_tokenizer(corpus, cfg.config_type, cfg.use_llama2_tokenizer, cfg.tokenizer)
     from llama_course.parallel import start_parallel
     from llama_course.training import restore, start_run
     device = start_parallel(cfg.parallel)
     if cfg.precision == "fp16" and device.type == "cpu": print("note: fp16 is emulated on a processor and very slow", file=sys.stderr)
-    tokenizer = choose_tokenizer(corpus, cfg.config_type, cfg.use_llama2_tokenizer, cfg.tokenizer)
     blocks = make_blocks(corpus, tokenizer, cfg.block_size)
     model = build_model(cfg, tokenizer)
     run = start_run(model, tokenizer, blocks, cfg, RunLog(None), device)

@@ -21,7 +21,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint, prune_checkpoints, save_checkpoint
-from .data import Blocks, step_batches, steps_per_epoch
+from .data import Blocks, check_same_data, step_batches, steps_per_epoch, word_perplexity
 from .generation import generate
 from .parallel import clip_gradients, full_state, load_full_state, my_share, rank, take, total, unwrap, world_size, wrap
 from .settings import TrainConfig
@@ -221,7 +221,7 @@ def evaluate(run):  # a Run
     "Log the validation loss and the samples; True if the loss is the best so far."
     run.model.eval()
     loss = validation_loss(run)
-    run.log.write("eval", step=run.progress.step, eval_loss=loss, perplexity=math.exp(min(loss, 700)))
+    run.log.write("eval", step=run.progress.step, eval_loss=loss, perplexity=math.exp(min(loss, 700)), word_perplexity=word_perplexity(loss, run.blocks.info))
     for prompt in PROMPTS: run.log.write("sample", step=run.progress.step, prompt=prompt, text=continue_text(run, prompt))
     run.model.train()
     return run.progress.add_eval(loss)
@@ -237,7 +237,7 @@ def save(run):  # a Run
     weights, optimizer = full_state(run.model, run.optimizer)
     if rank() > 0: return
     state = {"optimizer": optimizer, "scaler": run.scaler.state_dict(), "progress": asdict(p), "torch_rng": torch.get_rng_state(),
-             "flags": {name: getattr(cfg, name) for name in SAME_RUN}}
+             "flags": {name: getattr(cfg, name) for name in SAME_RUN}, "data": run.blocks.info}
     try:
         save_checkpoint(cfg.output_dir, p.step, weights, state)
         prune_checkpoints(cfg.output_dir, cfg.save_total_limit, p.best_step)
@@ -251,6 +251,7 @@ def restore(run, path):  # a Run at step 0; a checkpoint's folder
     for name, was in state["flags"].items():
         if getattr(run.cfg, name) != was:
             raise ValueError(f"--resume: {path} was trained with --{name} {was}, found {getattr(run.cfg, name)}; give the same value, or another --output_dir")
+    check_same_data(path, state.get("data", {}), run.blocks.info)
     load_full_state(run.model, run.optimizer, weights, state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
     run.progress = Progress(**state["progress"])
