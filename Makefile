@@ -60,8 +60,8 @@ MINUTES ?= 8
 gpu-bundle: install
 	$(BIN)/python gpu/bundle.py --data $(DATA)
 
-# On a CUDA machine: the checks that need one, custom beside Meta in fp16 for MINUTES, benchmarks; everything in runs/gpu_bundle/results
+# On a CUDA machine: the checks that need one, custom beside Meta in fp16 for MINUTES, benchmarks; everything in runs/gpu_results, nothing overwritten
 gpu: gpu-bundle
-	cd runs/gpu_bundle && $(CURDIR)/$(BIN)/python run_gpu.py --minutes $(MINUTES) $(ARGS)
+	cd runs/gpu_bundle && $(CURDIR)/$(BIN)/python run_gpu.py --minutes $(MINUTES) --out $(CURDIR)/runs/gpu_results $(ARGS)
 
 .PHONY: gpu-bundle gpu

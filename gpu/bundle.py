@@ -27,6 +27,7 @@ def bundle(data, config_type, out):  # as in --dataset; which tokenizer; the fol
     "The zip's path; ValueError or OSError in one line where there is no such data."
     out = Path(out)
     if out.exists() and not (out / "run_gpu.py").exists(): raise ValueError(f"--out {out} is no bundle of before; give an empty name")
+    if (out / "results").exists(): raise ValueError(f"{out / 'results'} holds results; move them away, or give another --out")
     from llama_course.corpora import load_corpus
     corpus = load_corpus(data)
     shutil.rmtree(out, ignore_errors=True)

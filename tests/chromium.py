@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
-START_LIMIT, ANSWER_LIMIT = 60, 60  # seconds
+START_LIMIT = 60  # seconds
 
 
 def skip_or_fail(reason):
@@ -18,40 +18,50 @@ def skip_or_fail(reason):
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
 
+def start(argv, log, **kwargs):
+    "A process in a group of its own, its output in a file."
+    return subprocess.Popen(argv, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True, **kwargs)
+
+
+def stop(child):
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, sig)
+            child.wait(10)
+        except (ProcessLookupError, subprocess.TimeoutExpired): pass
+
+
+def wait_for(child, find, log):
+    "What `find` returns once it returns something; fails with the log when the process has ended or time is up."
+    deadline = time.time() + START_LIMIT
+    while time.time() < deadline and child.poll() is None:
+        if found := find(): return found
+        time.sleep(0.2)
+    pytest.fail(f"{child.args[0]} did not start in {START_LIMIT} s:\n{log.read_text()[-3000:]}")
+
+
 class Chromium:
     "`with Chromium(folder) as page`: one page; its profile and its log go to the folder."
-    def __init__(self, folder, answer_limit=ANSWER_LIMIT):
-        self.folder, self.log, self.events, self.number, self.answer_limit = folder, folder / "chromium.log", [], 0, answer_limit
+    def __init__(self, folder, answer_limit=60):  # a pathlib.Path; seconds an answer may take
+        self.folder, self.answer_limit, self.events, self.number = folder, answer_limit, [], 0
 
     def __enter__(self):
         if CHROMIUM is None: skip_or_fail("no Chromium found: apt-get install chromium (or another Chrome), then run again")
         import websocket
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0", f"--user-data-dir={self.folder}", "about:blank"]
-        self.process = subprocess.Popen([CHROMIUM, *flags], stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
+        log = self.folder / "chromium.log"
+        self.process = start([CHROMIUM, *flags], log)
         try:
             port_file = self.folder / "DevToolsActivePort"
-            port = self.wait_for(lambda: port_file.exists() and port_file.read_text().split("\n")[0])
+            port = wait_for(self.process, lambda: port_file.exists() and port_file.read_text().split("\n")[0], log)
             pages = lambda: [p for p in json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10)) if p["type"] == "page"]
-            self.socket = websocket.create_connection(self.wait_for(pages)[0]["webSocketDebuggerUrl"], suppress_origin=True, timeout=self.answer_limit)
+            self.socket = websocket.create_connection(wait_for(self.process, pages, log)[0]["webSocketDebuggerUrl"], suppress_origin=True, timeout=self.answer_limit)
         except BaseException:
-            self.__exit__()
+            stop(self.process)
             raise
         return self
 
-    def __exit__(self, *exception):
-        for sig in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, sig)
-                self.process.wait(10)
-            except (ProcessLookupError, subprocess.TimeoutExpired): pass
-
-    def wait_for(self, find):
-        "What `find` returns once it returns something."
-        deadline = time.time() + START_LIMIT
-        while time.time() < deadline and self.process.poll() is None:
-            if found := find(): return found
-            time.sleep(0.1)
-        pytest.fail(f"{CHROMIUM} did not start in {START_LIMIT} s:\n{self.log.read_text()[-3000:]}")
+    def __exit__(self, *exception): stop(self.process)
 
     def call(self, method, **params):
         "The answer to a command; the events that come in between are kept in `events`."
