@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .corpora import load_corpus  # with the next line but one and the last: what the command line needs of the data
+# what stands above for whoever trains: one place to import it from
+from .corpora import load_corpus, python_docs
 from .hub import hub_problem
 from .token_cache import SPLITS, cached_tokens
-from .tokenization import choose_tokenizer
+from .tokenization import choose_tokenizer, open_tokenizer, train_bpe
 
 # %% ../nbs/09_data.ipynb #7993cfeb
 def pack(stream, block_size):  # int32 tokens; tokens a block

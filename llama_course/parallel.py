@@ -53,12 +53,14 @@ def from_rank_0(value):  # numbers, strings, None; what the other ranks pass is 
 # %% ../nbs/09d_parallel.ipynb #fdc06c60
 def wrap(model, parallel):  # a causal model with .model.layers; "none", "ddp" or "fsdp"
     "The model to call in training."
-    if parallel == "ddp": return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
+    if parallel == "ddp": return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
     if parallel == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
         mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (world_size(),))
         for layer in model.model.layers: fully_shard(layer, mesh=mesh)
+        embedding = model.model.embed_tokens  # a third of the 0.5B model, needed for one look-up
+        if embedding.weight is not model.lm_head.weight: fully_shard(embedding, mesh=mesh)
         fully_shard(model, mesh=mesh)
     return model
 

@@ -61,12 +61,13 @@ class TextFile:
             raise ValueError(f"{self.path} is not UTF-8 text: byte {at - pending + e.start} is 0x{e.object[e.start]:02x}; convert it, for example with iconv -t utf-8") from None
 
     def parts(self):
-        "(starts a document, text) pairs; the texts together are the whole, and none is much longer than a megabyte."
+        "(starts a document, text) pairs; the texts together are the whole, and none is longer than a few megabytes."
         starts, buffer = True, ""
         for text in self.texts():
             buffer += text
             # a line may be half read, so cut before it, and never inside a heading; within a line without end, anywhere a cut is allowed
             cut = last_cut(buffer, buffer.rfind("\n") + 1)
+            if not cut and len(buffer) > 4 * MEGABYTE: cut = last_cut(buffer, len(buffer)) or len(buffer)
             heading = next((m.start() for m in HEADING.finditer(buffer) if m.start() < cut < m.end()), None)
             cut = heading or cut
             for begins, part in split_articles(buffer[:cut], starts):

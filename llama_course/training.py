@@ -212,8 +212,9 @@ def save(run):  # a Run
         return
     try:
         p.log_offset = run.log.offset()
-        state = {"optimizer": optimizer, "scaler": run.scaler.state_dict(), "progress": asdict(p), "log_waiting": run.log.waiting.decode("latin-1"), "data": run.blocks.info,
-                 "flags": {name: getattr(cfg, name) for name in SAME_RUN}, "precision": run.precision, "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all() if run.device.type == "cuda" else []}
+        state = {"optimizer": optimizer, "scaler": run.scaler.state_dict(), "progress": asdict(p), "precision": run.precision,
+                 "flags": {name: getattr(cfg, name) for name in SAME_RUN}, "data": run.blocks.info, "log_waiting": run.log.waiting.decode("latin-1"),
+                 "rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state_all() if run.device.type == "cuda" else []}
         save_checkpoint(cfg.output_dir, p.step, weights, state)
         prune_checkpoints(cfg.output_dir, cfg.save_total_limit, p.best_step, p.step)
         run.saved_step = p.step

@@ -12,6 +12,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would no
 os.environ["OMP_NUM_THREADS"] = "1"
 import torch  # noqa: E402
 
+import torch.distributed.fsdp  # noqa: E402, F401
+import torch.distributed.tensor  # noqa: E402, F401
+
 import llama_course.parallel  # noqa: E402, F401
 import llama_course.training  # noqa: E402, F401
 import transformers.models.llama.modeling_llama  # noqa: E402, F401
