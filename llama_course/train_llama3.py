@@ -17,6 +17,7 @@ from pathlib import Path
 from .checkpoint import clear_run, list_checkpoints, newest_checkpoint
 from .config import META_LLAMA, nearest
 from .data import choose_tokenizer, hub_problem, load_corpus, make_blocks
+from .memory import keep_freed_memory
 from .run_log import RunLog, environment, say, start_wandb
 from .settings import TrainConfig, check_train_config
 # PyTorch, the model and the loop are imported inside the functions that train:
@@ -222,6 +223,7 @@ def main(argv=None):  # None = this process's own arguments
     "The console script: exit status 0, 2 for a mistake, 1 where training or saving failed, 130 or 143 when told to stop."
     parser, argv = train_parser(), sys.argv[1:] if argv is None else argv
     cfg, _ = parse_flags(parser, argv)
+    keep_freed_memory()  # before the first large buffer; see 10a
     try: run = prepare(cfg)
     except (ValueError, OSError) as e: parser.exit(2, f"{parser.prog}: error: {str(e).splitlines()[0]}\n")
     except KeyboardInterrupt: parser.exit(130, f"{parser.prog}: stopped before the first step\n")

@@ -59,7 +59,8 @@ def choose_precision(precision, device):  # as in --precision; a torch.device
 def autocast(precision, device):  # 'fp16', 'bf16' or 'fp32'; a torch.device
     "The context in which matrix products run in that precision."
     if precision == "fp32": return nullcontext()
-    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16)
+    # no cache: it keeps a copy of every weight to the end of the forward pass, gradient checkpointing or not, and none is used twice
+    return torch.autocast(device.type, torch.float16 if precision == "fp16" else torch.bfloat16, cache_enabled=False)
 
 # %% ../nbs/10_training.ipynb #6a6a8a69
 def train_step(
