@@ -102,12 +102,13 @@ class Llama3ForCausalLM(nn.Module):
         kv_cache=None,            # a KVCache to append to
         return_logits=None,       # None = only where there are no labels
         num_items_in_batch=None,  # tokens to divide the loss by, for gradient accumulation
+        logits_to_keep=0,         # logits of the last so many positions only; 0 = of all
     ):
         "A CausalLMOutput. With `labels` the (B, T, V) logits are never formed, unless `return_logits=True`."
         hidden = self.model(input_ids, attention_mask, position_ids, kv_cache)
         out = CausalLMOutput()
         if labels is not None: out.loss = causal_lm_loss(hidden, self.lm_head.weight, labels, num_items_in_batch)
-        if return_logits or (return_logits is None and labels is None): out.logits = self.lm_head(hidden)
+        if return_logits or (return_logits is None and labels is None): out.logits = self.lm_head(hidden[:, -logits_to_keep:])
         return out
 
     @property
@@ -124,16 +125,16 @@ class Llama3ForCausalLM(nn.Module):
         from llama_course.generation import generate  # generation stands above the model
         return generate(self, input_ids, max_new_tokens, **kwargs)
 
-    def save_pretrained(self, folder, state_dict=None):  # made where missing; weights gathered elsewhere, None = the model's own
-        "Write `config.json` and `model.safetensors` as Hugging Face does. ValueError for a config its format cannot say."
+    def save_pretrained(self, folder, state_dict=None, max_shard_size="5GB"):  # see `interchange.save_pretrained`
+        "Write a checkpoint as Hugging Face does, whole or not at all. ValueError for a config its format cannot say."
         from llama_course.interchange import save_pretrained  # interchange stands above the model
-        save_pretrained(self, folder, state_dict)
+        save_pretrained(self, folder, state_dict, max_shard_size)
 
     @classmethod
-    def from_pretrained(cls, folder_or_repo_id):  # a local folder, or an id on the Hugging Face hub
+    def from_pretrained(cls, folder_or_repo_id, dtype=None):  # a local folder, or an id on the Hugging Face hub; None = as saved
         "A model with the weights of any Hugging Face Llama checkpoint in safetensors."
         from llama_course.interchange import load_pretrained
-        return load_pretrained(cls, folder_or_repo_id)
+        return load_pretrained(cls, folder_or_repo_id, dtype)
 
 # %% ../nbs/07_model.ipynb #588db997
 def create_llama3_1b(
