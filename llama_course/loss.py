@@ -32,23 +32,24 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(labels), chunk_size):
             part = slice(start, start + chunk_size)
             logits = inputs[part] @ table.T  # chunk V
-            # divided by thousands of tokens, a half-precision gradient would underflow: there the division comes after the products
+            # divided by thousands of tokens, a half-precision gradient would underflow: there the division comes after the products, in backward
             early, late = (num_items, 1) if logits.dtype == torch.float32 else (1, num_items)
             loss += cross_entropy_into_gradient(logits, labels[part], early if with_grad else None)
             if not with_grad: continue
             error = logits
-            grad_hidden[part] = (error @ table).float() / late
+            grad_hidden[part] = error @ table
             for strip in range(0, len(weight), 4096):  # (V, D) as a whole is 0.5 GB; a strip's product stays in the cache
-                product = (error[:, strip:strip + 4096].T @ inputs[part]).float() / late
+                product = error[:, strip:strip + 4096].T @ inputs[part]
                 if start == 0: grad_weight[strip:strip + 4096] = product
                 else: grad_weight[strip:strip + 4096] += product
+            ctx.late = late
         ctx.save_for_backward(grad_hidden, grad_weight)
         return loss / num_items
 
     @staticmethod
     def backward(ctx, grad_loss):
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden.mul_(grad_loss), grad_weight.mul_(grad_loss), None, None, None, None
+        return grad_hidden.mul_(grad_loss / ctx.late), grad_weight.mul_(grad_loss / ctx.late), None, None, None, None
 
 # %% ../nbs/06a_loss.ipynb #3784262d
 def causal_lm_loss(
