@@ -1,4 +1,4 @@
-# make install | pretrain | test | mutants | browser | stats | notebooks | lab | clean
+# make install | pretrain | test | mutants | browser | stats | notebooks | lab | docs | gpu-bundle | gpu | clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -41,4 +41,27 @@ lab: install
 	$(BIN)/jupyter lab --notebook-dir=nbs
 
 clean:
-	rm -rf .venv build dist *.egg-info runs
+	rm -rf .venv build dist *.egg-info runs _docs
+
+# The documentation site, in _docs/html/index.html: the notebooks with the outputs they have, nothing run, nothing fetched from elsewhere when it is read
+docs: install .venv/.docs
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d _docs/doctrees nbs _docs/html
+	@echo "open _docs/html/index.html"
+
+.venv/.docs: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+.PHONY: docs
+
+# For a CUDA machine without this project's packages and without a network: one zip of everything. DATA is a folder with train.txt and valid.txt
+DATA ?= auto
+MINUTES ?= 8
+gpu-bundle: install
+	$(BIN)/python gpu/bundle.py --data $(DATA)
+
+# On a CUDA machine: the checks that need one, custom beside Meta in fp16 for MINUTES, benchmarks; everything in runs/gpu_results, nothing overwritten
+gpu: gpu-bundle
+	cd runs/gpu_bundle && $(CURDIR)/$(BIN)/python run_gpu.py --minutes $(MINUTES) --out $(CURDIR)/runs/gpu_results $(ARGS)
+
+.PHONY: gpu-bundle gpu

@@ -25,6 +25,6 @@ setup(
     packages=find_packages(include=["llama_course", "llama_course.*"]),
     package_data={"llama_course": ["*.mplstyle"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "tokenizers": cfg["tokenizers_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split(), "tokenizers": cfg["tokenizers_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
 )

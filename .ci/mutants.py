@@ -15,6 +15,7 @@ import threading
 import time
 import tokenize
 import types
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", IN_TEST="1")
 from notebooks import NBS, ROOT, all_notebooks, cells, directives
 
 MODULES = "rope attention kv_cache mlp norm decoder loss model interchange generation".split()
-ALREADY_IMPORTED = "torch einops transformers.models.llama.modeling_llama matplotlib.pyplot fastcore.test ipywidgets pandas safetensors.torch tokenizers".split()
+ALREADY_IMPORTED = "torch einops transformers.models.llama.modeling_llama matplotlib.pyplot fastcore.test ipywidgets safetensors.torch tokenizers".split()
 WANTED = 0.90  # of all mutants must be killed
 EQUIVALENT = Path(__file__).with_name("mutants.txt")  # survivors that no test can tell from the original, each with its reason
 BINARY = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"), ast.Pow: ("**", "*"),
@@ -71,14 +72,14 @@ def changes(tree, text):
         if isinstance(n, ast.Raise):  # the mistake goes unnoticed
             yield begin(n), end(n), "pass"
             return
-        if isinstance(n, ast.BinOp): yield between(n.left, n.right, *BINARY[type(n.op)])
+        if isinstance(n, ast.BinOp) and type(n.op) in BINARY: yield between(n.left, n.right, *BINARY[type(n.op)])
         if isinstance(n, ast.Compare):
             for left, op, right in zip([n.left, *n.comparators], n.ops, n.comparators): yield between(left, right, *COMPARE[type(op)])
         if isinstance(n, ast.BoolOp):
             for left, right in zip(n.values, n.values[1:]): yield between(left, right, *(("and", "or") if isinstance(n.op, ast.And) else ("or", "and")))
         if isinstance(n, ast.UnaryOp): yield begin(n), end(n), f"({piece(n.operand)})"
         if isinstance(n, (ast.If, ast.IfExp, ast.While)) and isinstance(n.test, (ast.Name, ast.Attribute, ast.Call)): yield begin(n.test), end(n.test), f"(not {piece(n.test)})"
-        if isinstance(n, ast.AugAssign):
+        if isinstance(n, ast.AugAssign) and type(n.op) in BINARY:
             old, new = BINARY[type(n.op)]
             yield between(n.target, n.value, old + "=", new + "=")
         if isinstance(n, ast.Constant) and type(n.value) in (int, float, bool):
@@ -101,7 +102,7 @@ def mutants_of(module):
     "All mutants of a module that are valid Python, each once."
     text = (ROOT / f"llama_course/{module}.py").read_text(encoding="utf-8")
     code_only = lambda s: [t[:2] for t in tokenize.generate_tokens(io.StringIO(s).readline) if t.type not in (tokenize.COMMENT, tokenize.NL)]
-    body = [n for n in ast.parse(text).body if not (isinstance(n, ast.Assign) and n.targets[0].id == "__all__")]
+    body = [n for n in ast.parse(text).body if not (isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__")]
     found, before = [], text.splitlines()
     for start, end, new in sorted(set(changes(ast.Module(body, []), text))):
         changed = text[:start] + new + text[end:]
@@ -179,6 +180,7 @@ def main():
     parser.add_argument("--line", type=int, help="only the mutants of this line")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     args = parser.parse_args()
+    warnings.simplefilter("ignore", SyntaxWarning)  # some mutants are odd Python
     modules = [m for m in args.modules if (ROOT / f"llama_course/{m}.py").exists() or sys.exit(f"there is no llama_course/{m}.py; expected some of {', '.join(MODULES)}")]
     todo = {m: [x for x in mutants_of(m) if args.line in (None, x.line)] for m in modules}
     if args.list: return print("\n".join(str(x) for xs in todo.values() for x in xs), f"\n{sum(map(len, todo.values()))} mutants")

@@ -59,7 +59,7 @@ def main():
     jobs = [(str(p.relative_to(NBS)), promised_seconds(p), run_notebook, p) for p in notebooks]
     jobs += [(name, 1, run_check, check) for name, check in CHECKS.items()]
     jobs += [(str(p.relative_to(ROOT)), 1000 + p.stat().st_size / 1e4, run_tests, p) for p in sorted((ROOT / "tests").glob("test_*.py"))]
-    results, slow = [], []
+    results, slow, start = [], [], time.time()
     if not notebooks: results.append(False)
 
     def show(name, ok, seconds, out=""):
@@ -71,7 +71,6 @@ def main():
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
             futures = {job[0]: pool.submit(job[2], job[3]) for job in sorted(jobs, key=lambda job: -job[1])}
-            start = time.time()
             for name, _, function, path in jobs:
                 while not wait([futures[name]], timeout=30).done:
                     print(f"     ... {sum(f.done() for f in futures.values())} of {len(futures)} done after {time.time() - start:.0f} s", file=sys.stderr, flush=True)
@@ -85,6 +84,7 @@ def main():
     for name, path in slow:  # sharing the processor is no fault of theirs
         ok, seconds, out = run_notebook(path, ALONE_LIMIT, os.cpu_count())
         results.append(show(f"{name} alone, in {ALONE_LIMIT} s", ok, seconds, out))
+    print(f"{time.time() - start:.0f} s in all")
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed" + ("" if notebooks else ": no notebook found"))
     return not all(results)
 

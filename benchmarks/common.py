@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 # glibc returns freed buffers of this size to the system and gets them back page by page; these settings make it keep them.
-# train_llama3 asks for them itself (training.keep_freed_memory); a peer gets them through the environment
+# train_llama3 asks for them itself (memory.keep_freed_memory); a peer gets them through the environment
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30), "MALLOC_TOP_PAD_": str(256 << 20)}
 
 

@@ -70,7 +70,7 @@ def measure(name, config_type, batch, length, precision, steps):
     import torch
     from llama_course.config import make_config
     if name.startswith("custom"):
-        from llama_course.training import keep_freed_memory
+        from llama_course.memory import keep_freed_memory
         keep_freed_memory()
     torch.manual_seed(0)
     config = make_config(config_type)

@@ -2,14 +2,18 @@
 
 # %% auto #0
 __all__ = ['sha256', 'sync', 'save_checkpoint', 'list_checkpoints', 'damage', 'newest_checkpoint', 'load_checkpoint',
-           'prune_checkpoints', 'clear_run']
+           'prune_checkpoints', 'clear_run', 'Progress', 'StopSignal']
 
 # %% ../nbs/09c_checkpoint.ipynb #8358ae6d
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
+import signal
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 # %% ../nbs/09c_checkpoint.ipynb #525481d1
@@ -30,7 +34,7 @@ def save_checkpoint(
     weights,     # name -> tensor, the model's whole state
     state,       # everything else: optimizer, scaler, counters; tensors, numbers, strings, dicts and lists
 ):
-    "Write `output_dir/checkpoint-<step>` in one step and return its path. OSError leaves what was there before."
+    "Write `output_dir/checkpoint-<step>`, whole or not at all, and return its path. Whatever goes wrong is raised, and what was there before stays."
     import torch  # here, so that the command line can look for checkpoints before it pays for PyTorch
     from safetensors.torch import save_file
     final, part = Path(output_dir) / f"checkpoint-{step}", Path(output_dir) / f"checkpoint-{step}.part"
@@ -43,7 +47,7 @@ def save_checkpoint(
         sums = {f.name: sha256(f) for f in sorted(part.iterdir())}
         (part / "checksums.json").write_text(json.dumps(sums, indent=1))
         for f in part.iterdir(): sync(f)
-        if final.exists(): shutil.rmtree(final)
+        if final.exists(): shutil.rmtree(final)  # a damaged one: an intact one would not be written again
         os.replace(part, final)
         sync(output_dir)
     except BaseException:
@@ -59,11 +63,11 @@ def list_checkpoints(output_dir):  # the run's folder
 
 def damage(checkpoint):  # its folder
     "None where every file is as it was written, else what is wrong, in a few words."
-    try: sums = json.loads((checkpoint / "checksums.json").read_text())
-    except (OSError, ValueError): return "checksums.json is missing or unreadable"
-    for name, wanted in sums.items():
+    try: sums = dict(json.loads((checkpoint / "checksums.json").read_text()))
+    except (OSError, ValueError, TypeError): return "checksums.json is missing or unreadable"
+    for name in ("weights.safetensors", "state.pt"):
         if not (checkpoint / name).is_file(): return f"{name} is missing"
-        if sha256(checkpoint / name) != wanted: return f"{name} has changed since it was written"
+        if sha256(checkpoint / name) != sums.get(name): return f"{name} has changed since it was written"
 
 # %% ../nbs/09c_checkpoint.ipynb #85c737dd
 def newest_checkpoint(output_dir, report=print):  # the run's folder; called with a line for each damaged checkpoint
@@ -71,21 +75,64 @@ def newest_checkpoint(output_dir, report=print):  # the run's folder; called wit
     for step, path in list_checkpoints(output_dir):
         problem = damage(path)
         if problem is None: return path
-        report(f"{path}: {problem}; trying an older one")
+        report(f"{path} cannot be used: {problem}")
 
 def load_checkpoint(path):  # a checkpoint's folder
-    "(weights, state) as they were saved. Neither is read as a general pickle."
+    "(weights, state) as they were saved, read from disk when they are used. Neither is read as a general pickle."
     import torch
     from safetensors.torch import load_file
-    return load_file(str(path / "weights.safetensors")), torch.load(path / "state.pt", weights_only=True)
+    return load_file(str(path / "weights.safetensors")), torch.load(path / "state.pt", weights_only=True, mmap=True)
 
 # %% ../nbs/09c_checkpoint.ipynb #3740d36a
-def prune_checkpoints(output_dir, keep, best_step):  # the run's folder; how many of the newest stay; the step that is never deleted
-    "Delete the oldest checkpoints beyond `keep`, except the best."
-    for step, path in list_checkpoints(output_dir)[max(keep, 1):]:
+def prune_checkpoints(output_dir, keep, best_step, newest):  # the run's folder; how many stay; the step never deleted; the step just written
+    "Delete the oldest checkpoints beyond `keep`, except the best. Damaged ones that are newer than `newest` do not count as kept."
+    for step, path in [(s, p) for s, p in list_checkpoints(output_dir) if s <= newest][max(keep, 1):]:
         if step != best_step: shutil.rmtree(path)
 
-def clear_run(output_dir):  # the run's folder
+def clear_run(output_dir, only_half_written=False):  # the run's folder; True: what a killed process left behind
     "Delete its checkpoints, whole and half-written, and nothing else."
     for path in Path(output_dir).glob("checkpoint-*"):
-        if re.fullmatch(r"checkpoint-\d+(\.part)?", path.name): shutil.rmtree(path)
+        if re.fullmatch(r"checkpoint-\d+\.part" if only_half_written else r"checkpoint-\d+(\.part)?", path.name): shutil.rmtree(path)
+
+# %% ../nbs/09c_checkpoint.ipynb #d0cbbc18
+@dataclass
+class Progress:
+    "Where a run stands."
+    step: int = 0                    # optimizer steps done, dropped ones included
+    updates: int = 0                 # those that changed the weights: the schedule counts these
+    tokens: int = 0                  # tokens trained on
+    eval_step: int = -1              # step of the last evaluation
+    eval_loss: float = math.inf      # its loss
+    best_eval_loss: float = math.inf
+    best_step: int = 0
+    evals_without_gain: int = 0      # in a row
+    peak_memory_gb: float = 0.0      # the most so far, earlier parts of the run included
+    log_offset: int = 0              # bytes of the log
+
+    def add_eval(self, loss):  # mean validation loss in nats
+        "Take note of an evaluation; True if it is the best so far."
+        self.eval_step, self.eval_loss = self.step, loss
+        if self.step == 0: return False  # before training there is nothing to be proud of
+        better = loss < self.best_eval_loss
+        if better: self.best_eval_loss, self.best_step = loss, self.step
+        self.evals_without_gain = 0 if better else self.evals_without_gain + 1
+        return better
+
+# %% ../nbs/09c_checkpoint.ipynb #0bbf58a6
+class StopSignal:
+    "Notes SIGINT and SIGTERM while inside a `with`, instead of dying of them; one more, two seconds later, does what it always does."
+    def __init__(self): self.received, self.since, self.earlier = None, 0.0, {}
+
+    def note(self, number, frame):
+        if self.received is None: self.received, self.since = number, time.monotonic()
+        elif time.monotonic() - self.since > 2:  # sooner, it is the same Ctrl-C passed on by a launcher
+            signal.signal(number, self.earlier[number])
+            signal.raise_signal(number)
+
+    def __enter__(self):
+        try: self.earlier = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError: pass  # not the main thread: nothing to catch there
+        return self
+
+    def __exit__(self, *exception):
+        for s, handler in self.earlier.items(): signal.signal(s, handler)

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['true_or_false', 'OneLineParser', 'add_train_flags', 'parse_flags', 'train_parser', 'log_path', 'check_folders',
            'check_model_type', 'build_model', 'portable', 'describe', 'run_config', 'processor_name', 'prepare',
-           'open_log', 'save_final', 'train', 'main']
+           'checkpoint_to_resume', 'open_log', 'save_final', 'train', 'main', 'resume_command']
 
 # %% ../nbs/11_train_llama3.ipynb #6ddbe71a
 import argparse
@@ -17,7 +17,8 @@ from pathlib import Path
 from .checkpoint import clear_run, list_checkpoints, newest_checkpoint
 from .config import META_LLAMA, nearest
 from .data import choose_tokenizer, hub_problem, load_corpus, make_blocks
-from .run_log import RunLog, environment, start_wandb
+from .memory import keep_freed_memory
+from .run_log import RunLog, environment, say, start_wandb
 from .settings import TrainConfig, check_train_config
 # PyTorch, the model and the loop are imported inside the functions that train:
 # importing them takes seconds, and --help or a mistyped flag should be answered at once
@@ -148,73 +149,102 @@ def prepare(cfg):  # a TrainConfig
     from llama_course.parallel import start_parallel
     from llama_course.training import restore, start_run
     device = start_parallel(cfg.parallel)
-    if cfg.precision == "fp16" and device.type == "cpu": print("note: fp16 is emulated on a processor and very slow", file=sys.stderr)
+    checkpoint = checkpoint_to_resume(cfg) if cfg.resume else None
+    if cfg.precision == "fp16" and device.type == "cpu": say("note: fp16 is emulated on a processor and very slow")
     blocks = make_blocks(corpus, tokenizer, cfg.block_size)
     model = build_model(cfg, tokenizer)
     run = start_run(model, tokenizer, blocks, cfg, RunLog(None), device)
-    checkpoint = newest_checkpoint(cfg.output_dir, lambda line: print(line, file=sys.stderr)) if cfg.resume else None
     if checkpoint: restore(run, checkpoint)
     open_log(run, resumed=checkpoint is not None)
     return run
+
+def checkpoint_to_resume(cfg):  # a TrainConfig
+    "The newest intact checkpoint, rank 0's choice; None where the run has none yet. ValueError where there are some and all are damaged."
+    from llama_course.parallel import from_rank_0, rank
+    problems = []
+    path = from_rank_0(newest_checkpoint(cfg.output_dir, problems.append) if rank() == 0 else None)
+    if path is None and problems: raise ValueError(f"--resume: no intact checkpoint; {'; '.join(problems)}. To begin again, give --overwrite")
+    for line in problems: say(f"{line}; going on from {path}")
+    if path is not None and not path.is_dir(): raise ValueError(f"--resume: {path} cannot be seen from here; --output_dir must be a folder that all machines share")
+    return path
 
 # %% ../nbs/11_train_llama3.ipynb #862cc1c5
 def open_log(run, resumed):  # a Run; whether it goes on from a checkpoint
     "Start writing: the log (cut back to the checkpoint), W&B where asked, and the first line of a new run."
     from llama_course.parallel import rank
-    cfg = run.cfg
+    cfg, path = run.cfg, log_path(run.cfg)
     if rank() > 0: return
-    if not resumed: clear_run(cfg.output_dir)
-    tracker = start_wandb(cfg.wandb, cfg.run_name, cfg.log_dir)
-    run.log = RunLog(log_path(cfg), run.progress.log_offset, tracker)
-    if not resumed: run.log.write("run", **describe(run))
+    wanted, kept = run.progress.log_offset, path.read_bytes() if resumed and path.exists() else b""
+    if len(kept) < wanted:  # somebody moved or cut the log: what is there stays
+        say(f"note: {path} lacks the last steps before step {run.progress.step + 1}")
+        wanted = kept.rfind(b"\n") + 1
+    run.log = RunLog(path, wanted, run.log.waiting)
+    clear_run(cfg.output_dir, only_half_written=resumed)
+    if wanted == 0: run.log.write("run", **describe(run))
+    run.log.tracker = start_wandb(cfg.wandb, cfg.run_name, path, resumed)
 
-def save_final(run):  # a finished Run
-    "Write the best model and its tokenizer to --final_dir, whole or not at all; returns the step the weights are from."
+def save_final(run):  # a finished Run, the best weights in its model
+    "Write the model and its tokenizer to --final_dir, whole or not at all. OSError where that fails."
     from llama_course.parallel import full_state, rank, unwrap
-    from llama_course.training import restore_best
-    best, folder = restore_best(run), Path(run.cfg.final_dir)
+    folder = Path(run.cfg.final_dir)
     weights, _ = full_state(run.model, run.optimizer)  # every process takes part: it may hold a shard
-    if rank() > 0: return best
+    if rank() > 0: return
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model = unwrap(run.model)
     if hasattr(model.config, "use_cache"): model.config.use_cache = True  # off for training; whoever generates with it wants it on
-    model.save_pretrained(str(part), state_dict=weights)
-    run.tokenizer.save_pretrained(str(part))
-    if folder.exists(): shutil.rmtree(folder)
-    os.replace(part, folder)
-    return best
+    try:
+        model.save_pretrained(str(part), state_dict=weights)
+        run.tokenizer.save_pretrained(str(part))
+        if folder.exists(): shutil.rmtree(folder)
+        os.replace(part, folder)
+    except Exception as e:  # a full disk shows itself under several names
+        shutil.rmtree(part, ignore_errors=True)
+        raise OSError(f"the final model could not be written to {folder} ({e}); its checkpoint is safe: make room, and run the same command with --resume") from e
 
 # %% ../nbs/11_train_llama3.ipynb #fdb01d1d
 def train(run, show_progress=True):  # from `prepare`; False: print nothing
     "Train, then save the best model. Returns why it ended, as `fit` does."
     from llama_course.parallel import rank
     from llama_course.training import fit
-    cfg, say = run.cfg, print if show_progress and rank() == 0 else lambda *a, **k: None
-    say(f"{cfg.run_name}: {sum(p.numel() for p in run.model.parameters()):,} parameters, {run.precision}, on {run.device.type}; "
-        f"{run.blocks.info['train_tokens']:,} training tokens of {run.blocks.info['dataset_name']}; steps {run.progress.step + 1} to {run.last_step}", flush=True)
-    try: reason = fit(run, show_progress)
+    cfg, p, tell = run.cfg, run.progress, show_progress and rank() == 0
+    if tell: say(f"{cfg.run_name}: {sum(t.numel() for t in run.model.parameters()):,} parameters, {run.precision}, on {run.device.type}; "
+        f"{run.blocks.info['train_tokens']:,} training tokens of {run.blocks.info['dataset_name']}; steps {p.step + 1} to {run.last_step}")
+    try:
+        reason = fit(run, show_progress)
+        if reason != "interrupted":
+            save_final(run)
+            if tell: say(f"{reason}: best eval loss {p.best_eval_loss:.4f} at step {p.best_step}; model in {cfg.final_dir}, log in {log_path(cfg)}")
     finally: run.log.close()
-    if reason == "interrupted": return reason
-    best = save_final(run)
-    say(f"{reason}: best eval loss {run.progress.best_eval_loss:.4f} at step {run.progress.best_step}; weights of step {best} in {cfg.final_dir}, log in {log_path(cfg)}")
     return reason
 
 # %% ../nbs/11_train_llama3.ipynb #5c26a195
 def main(argv=None):  # None = this process's own arguments
-    "The console script: exit status 0, 2 for a mistake, 1 for a loss that is not finite, 130 or 143 when told to stop."
-    parser = train_parser()
+    "The console script: exit status 0, 2 for a mistake, 1 where training or saving failed, 130 or 143 when told to stop."
+    parser, argv = train_parser(), sys.argv[1:] if argv is None else argv
     cfg, _ = parse_flags(parser, argv)
+    keep_freed_memory()  # before the first large buffer; see 10a
     try: run = prepare(cfg)
     except (ValueError, OSError) as e: parser.exit(2, f"{parser.prog}: error: {str(e).splitlines()[0]}\n")
-    from llama_course.parallel import stop_parallel
+    except KeyboardInterrupt: parser.exit(130, f"{parser.prog}: stopped before the first step\n")
+    from llama_course.parallel import lost_a_process, rank, stop_parallel, world_size
+    again, first = resume_command(argv, world_size()), rank() == 0
     try: reason = train(run)
-    except FloatingPointError as e: parser.exit(1, f"{parser.prog}: stopped: {e}\n")
+    except FloatingPointError as e: parser.exit(1, f"{parser.prog}: stopped: {e}\n" if first else None)
+    except KeyboardInterrupt: parser.exit(130, f"{parser.prog}: stopped at once; go on from the last checkpoint with: {again}\n")
+    except OSError as e: parser.exit(1, f"{parser.prog}: {str(e).splitlines()[0]}\n")
+    except RuntimeError as e:
+        if not lost_a_process(e): raise
+        parser.exit(1, f"{parser.prog}: rank {rank()} lost another process of the job ({str(e).splitlines()[0]}); go on from the last checkpoint with: {again}\n")
     finally: stop_parallel()
     if reason == "interrupted":
-        again = [a for a in (sys.argv[1:] if argv is None else argv) if a not in ("--overwrite", "--resume")]
-        print(f"interrupted and saved at step {run.progress.step}; go on with: train_llama3 {shlex.join([*again, '--resume'])}", file=sys.stderr)
+        if first: say(f"interrupted at step {run.progress.step}, saved at step {run.saved_step}; go on with: {again}")
         parser.exit(128 + run.stop.received)
+
+def resume_command(argv, processes):  # this run's arguments; how many processes it has
+    "The command that takes it up again."
+    start = ["train_llama3"] if processes == 1 else ["torchrun", "--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", str(processes)), "-m", "llama_course.train_llama3"]
+    return shlex.join([*start, *(a for a in argv if a not in ("--overwrite", "--resume")), "--resume"])
 
 # %% ../nbs/11_train_llama3.ipynb #b7bae8e8
 if __name__ == "__main__" and "__file__" in globals(): main()

@@ -130,17 +130,3 @@ def test_compare_gives_the_same_curve_twice(text, tmp_path):
     assert len(custom) == 5 and max(abs(a - b) for a, b in zip(custom, meta)) < 1e-4
     assert (tmp_path / "training_logs" / "loss_curves.png").read_bytes().startswith(b"\x89PNG")
     assert "largest difference over 5 steps" in done.stdout
-
-
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_give_the_losses_of_one(parallel, text, tmp_path):
-    flags = [*TINY, "--dataset", str(text), "--max_steps", "3"]
-    assert run("train_llama3", *flags, cwd=tmp_path).returncode == 0
-    folder = tmp_path / "two"
-    folder.mkdir()
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "llama_course.train_llama3", *flags, "--parallel", parallel],
-                          cwd=folder, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (losses(f / "training_logs" / "custom-tiny.jsonl") for f in (tmp_path, folder))
-    assert len(two) == 3 and max(abs(a - b) for a, b in zip(one, two)) < 1e-5
-    assert (folder / "llama3_final_model" / "model.safetensors").exists()

@@ -189,15 +189,16 @@ print(blocks.train.shape, int(blocks.train.sum()))
 
 def test_a_killed_process_leaves_no_half_cache(text, tmp_path):
     slow = f"""
-import time, llama_course.data as data
-real = data.token_chunks
+import time, llama_course.token_cache as cache
+from llama_course.data import choose_tokenizer, load_corpus, make_blocks
+real = cache.token_chunks
 def chunks(*args):
     for chunk in real(*args):
         yield chunk
         print("one", flush=True); time.sleep(60)
-data.token_chunks = chunks
-corpus = data.load_corpus({str(text)!r})
-data.make_blocks(corpus, data.choose_tokenizer(corpus, "tiny"), 32)
+cache.token_chunks = chunks
+corpus = load_corpus({str(text)!r})
+make_blocks(corpus, choose_tokenizer(corpus, "tiny"), 32)
 """
     child = subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE, env=env(tmp_path))
     assert child.stdout.readline() == b"one\n"

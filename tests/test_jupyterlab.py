@@ -4,20 +4,17 @@ NOTEBOOKS=all runs every one (`make browser`); otherwise a few. Chromium is driv
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from chromium import Chromium, start, stop, wait_for
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 EVERY = sorted(p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts))
 FEW = ["01_rope.ipynb", "02_gqa.ipynb", "solutions/05_rmsnorm.ipynb"]  # a slider, a drop-down list and exercises, solutions
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
-START_LIMIT, NOTEBOOK_LIMIT = 60, 400  # seconds
+NOTEBOOK_LIMIT = 400  # seconds
 
 RUN_ALL = """(async () => {
   const until = async (what, f) => {
@@ -50,28 +47,6 @@ RUN_ALL = """(async () => {
 })()"""
 
 
-def start(argv, log, **kwargs):
-    "A process in a group of its own, its output in a file."
-    return subprocess.Popen(argv, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True, **kwargs)
-
-
-def stop(child):
-    for sig in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, sig)
-            child.wait(10)
-        except (ProcessLookupError, subprocess.TimeoutExpired): pass
-
-
-def wait_for(child, find, log):
-    "What `find` returns once it returns something; fails with the log when the process has ended or time is up."
-    deadline = time.time() + START_LIMIT
-    while time.time() < deadline and child.poll() is None:
-        if found := find(): return found
-        time.sleep(0.2)
-    pytest.fail(f"{child.args[0]} did not start in {START_LIMIT} s:\n{log.read_text()[-3000:]}")
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     "The address of a JupyterLab over a copy of the notebooks, and its token."
@@ -89,27 +64,9 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     "`call(method, **params)` of a page's DevTools protocol."
-    if CHROMIUM is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no Chromium found: apt-get install chromium (or another Chrome), then run again")
-    import websocket
-    tmp = tmp_path_factory.mktemp("chromium")
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0", f"--user-data-dir={tmp}", "about:blank"]
-    chromium = start([CHROMIUM, *flags], tmp / "chromium.log")
-    try:
-        port = wait_for(chromium, lambda: (tmp / "DevToolsActivePort").exists() and (tmp / "DevToolsActivePort").read_text().split("\n")[0], tmp / "chromium.log")
-        pages = lambda: [p for p in json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10)) if p["type"] == "page"]
-        page = websocket.create_connection(wait_for(chromium, pages, tmp / "chromium.log")[0]["webSocketDebuggerUrl"], suppress_origin=True, timeout=NOTEBOOK_LIMIT)
-        number = 0
-
-        def call(method, **params):
-            nonlocal number
-            number += 1
-            page.send(json.dumps({"id": number, "method": method, "params": params}))
-            while (answer := json.loads(page.recv())).get("id") != number: pass  # events in between
-            return answer.get("result", answer)
-        call("Emulation.setFocusEmulationEnabled", enabled=True)  # a page without focus has no current notebook
-        yield call
-    finally: stop(chromium)
+    with Chromium(tmp_path_factory.mktemp("chromium"), NOTEBOOK_LIMIT) as page:
+        page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # a page without focus has no current notebook
+        yield page.call
 
 
 @pytest.mark.parametrize("name", EVERY if os.environ.get("NOTEBOOKS") == "all" else FEW)
