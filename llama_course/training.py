@@ -6,6 +6,7 @@ __all__ = ['PROMPTS', 'SAME_RUN', 'learning_rate_at', 'make_optimizer', 'choose_
            'evaluate', 'save', 'restore', 'restore_best', 'fit']
 
 # %% ../nbs/10_training.ipynb #b7962cac
+import logging
 import math
 import resource
 import sys
@@ -43,6 +44,7 @@ def make_optimizer(model, cfg):  # custom or Meta's; a TrainConfig
               {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0}]
     if cfg.optimizer == "adafactor": return torch.optim.Adafactor(groups, lr=cfg.learning_rate)
     if cfg.optimizer == "adamw8bit":
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it regrets the lack of kernels for 4 bits, which nobody asked for
         try: from bitsandbytes.optim import AdamW8bit
         except ImportError: raise ValueError("--optimizer adamw8bit needs a package that is not installed: pip install bitsandbytes") from None
         return AdamW8bit(groups, lr=cfg.learning_rate)
