@@ -7,9 +7,11 @@ __all__ = ['BOS', 'EOS', 'PAD', 'LLAMA3_WORDS', 'LLAMA3_SPECIAL', 'LLAMA2_REPO',
            'llama2_tokenizer', 'choose_tokenizer']
 
 # %% ../nbs/08e_tokenizers.ipynb #1664eb20
+import copy
 import importlib.util
 import io
 from pathlib import Path
+from unittest.mock import patch
 
 from .corpora import cache_dir, fingerprint, read_cached, write_cached
 from .hub import fetch, hub_problem, refusal
@@ -20,11 +22,13 @@ BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id
 
 def as_fast_tokenizer(tokenizer, bos=BOS, eos=EOS, pad=PAD):  # a tokenizers.Tokenizer that holds the three special tokens
     "A transformers tokenizer that puts the begin token before every text, as Llama's does."
-    from tokenizers import processors
+    from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, tokenizer.token_to_id(bos))])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=pad, clean_up_tokenization_spaces=False)
+    copied = copy.deepcopy  # transformers copies what it is given: half of the loading time, for a tokenizer that nobody else holds
+    with patch("copy.deepcopy", lambda x, *memo: x if isinstance(x, Tokenizer) else copied(x, *memo)):
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=pad, clean_up_tokenization_spaces=False)
 
 # %% ../nbs/08e_tokenizers.ipynb #b695d8ee
 LLAMA3_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
