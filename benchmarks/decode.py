@@ -137,7 +137,8 @@ def main():
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one: return print(json.dumps(one(args.one)))
-    cases = args.case or [c for c in CASES if not args.quick or (c.startswith("tiny") and c.endswith("batch 1 prompt 128"))]
+    quick = [c for c in CASES if c.startswith("tiny") and c.endswith("batch 1 prompt 128")]
+    cases = [c for c in CASES if c in (args.case or (quick if args.quick else CASES))]
     path = {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), args.peers]))}
     for case in [] if args.table else cases:
         contestants = [({"case": case, "name": n}, path) for n in ("memory", *OURS, *PEERS) if not args.only or n.startswith(("memory", *args.only))]

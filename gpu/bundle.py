@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 def write_texts(corpus, folder):  # a Corpus; where train.txt and valid.txt go
     "The splits as text files, read back as the same corpus on any machine."
-    from llama_course.corpora import parts
+    from llama_course.text_files import parts
     folder.mkdir(parents=True)
     for split in ("train", "valid"):
         with open(folder / f"{split}.txt", "w", encoding="utf-8", newline="") as f:
@@ -35,8 +35,8 @@ def bundle(data, config_type, out):  # as in --dataset; which tokenizer; the fol
     shutil.copy(ROOT / "gpu" / "run_gpu.py", out)
     write_texts(corpus, out / "data" / corpus.name.split()[0])
     os.environ["LLAMA_COURSE_CACHE"] = str(out / "cache")  # tokenized here, so that nobody waits for it there
-    from llama_course.data import cached_tokens, choose_tokenizer
-    from llama_course.tokenization import open_tokenizer
+    from llama_course.token_cache import cached_tokens
+    from llama_course.tokenization import choose_tokenizer, open_tokenizer
     corpus = load_corpus(str(out / "data" / corpus.name.split()[0]))
     choose_tokenizer(corpus, config_type).save_pretrained(out / "tokenizer")
     folder, info = cached_tokens(corpus, open_tokenizer(str(out / "tokenizer")))

@@ -277,7 +277,7 @@ def bench_decode(toy):
 def a_little_of(data, folder):
     "The first lines of a data folder, for toys: evaluating takes all there is."
     folder.mkdir()
-    for split, size in (("train", 200_000), ("valid", 4_000)):
+    for split, size in (("train", 100_000), ("valid", 2_000)):
         with open(data / f"{split}.txt", encoding="utf-8") as f: (folder / f"{split}.txt").write_text(f.read(size), encoding="utf-8")
     return folder
 
@@ -289,7 +289,7 @@ def train_pair(toy, minutes, out, data, step_seconds):
     from llama_course.train_llama3 import log_path
     if toy: data = a_little_of(data, out / "data")
     common = dict(dataset=os.path.relpath(data), output_dir=f"{out}/checkpoints", final_dir=f"{out}/models", log_dir=f"{out}/logs", wandb="disabled", save_steps=10 ** 9, precision="fp16")
-    if toy: cfg = TrainConfig(config_type="tiny", max_steps=4, eval_steps=4, block_size=32, batch_size=2, grad_accum_steps=2, warmup_steps=2, learning_rate=1e-3, **common)
+    if toy: cfg = TrainConfig(config_type="tiny", max_steps=2, eval_steps=2, block_size=32, batch_size=2, grad_accum_steps=2, warmup_steps=2, learning_rate=1e-3, **common)
     else:
         steps = max(10, int(0.75 * 60 * minutes / (4 * sum(step_seconds))))  # a quarter of the time for evaluations and for saving
         cfg = TrainConfig(config_type="0.5B", tokenizer=os.path.relpath(HERE / "tokenizer"), max_steps=steps, eval_steps=max(100, steps // 4), **common)

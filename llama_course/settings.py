@@ -66,4 +66,6 @@ def check_train_config(cfg):  # a TrainConfig
             raise ValueError(f"--{f.name} {value}: expected one of {', '.join(limits['choices'])}.{nearest(value, limits['choices'])}")
         if "low" in limits and not limits["low"] <= value < math.inf: raise ValueError(f"--{f.name} {value}: expected {limits['low']} or more")
         if "above" in limits and not limits["above"] < value < math.inf: raise ValueError(f"--{f.name} {value}: expected a number above {limits['above']}")
+    if cfg.parallel == "fsdp" and cfg.optimizer != "adamw":
+        raise ValueError(f"--optimizer {cfg.optimizer} cannot work on the shards of --parallel fsdp; expected adamw, or --parallel ddp")
     if cfg.resume and cfg.overwrite: raise ValueError("--resume and --overwrite contradict each other; give one of them")

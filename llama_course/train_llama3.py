@@ -238,7 +238,7 @@ def main(argv=None):  # None = this process's own arguments
         parser.exit(1, f"{parser.prog}: rank {rank()} lost another process of the job ({str(e).splitlines()[0]}); go on from the last checkpoint with: {again}\n")
     finally: stop_parallel()
     if reason == "interrupted":
-        if first: say(f"interrupted at step {run.progress.step}, saved at step {run.saved_step}; go on with: {again}")
+        if first: say(f"interrupted at step {run.progress.step}, last saved at step {run.saved_step}; go on with: {again}")
         parser.exit(128 + run.stop.received)
 
 def resume_command(argv, processes):  # this run's arguments; how many processes it has

@@ -187,7 +187,8 @@ def asked_to_stop(run):  # a Run
 def continue_text(run, prompt, max_new_tokens=20):  # a Run; a text; tokens to add
     "The prompt with the model's likeliest continuation."
     ids = torch.tensor([run.tokenizer(prompt).input_ids], device=run.device)
-    with autocast(run.precision, run.device): out = generate(unwrap(run.model), ids, max_new_tokens, use_cache=False)
+    eager = torch.compiler.set_stance("force_eager") if run.cfg.compile else nullcontext()  # every length would be compiled anew
+    with eager, autocast(run.precision, run.device): out = generate(unwrap(run.model), ids, max_new_tokens, use_cache=False)
     return run.tokenizer.decode(out[0], skip_special_tokens=True)
 
 # %% ../nbs/10_training.ipynb #f0acae53
