@@ -135,7 +135,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="tiny alone, one round: under a minute")
     parser.add_argument("--peers", help="folder with litgpt and llms-from-scratch: see requirements.txt beside this file; without it they are skipped")
     parser.add_argument("--case", action="append", choices=CASES, help="one of them; may be given several times")
-    parser.add_argument("--only", action="append", help="contestants whose name starts so; may be given several times")
+    parser.add_argument("--only", action="append", choices=("GEMMs alone", *OURS, *PEERS), help="one contestant; may be given several times")
     parser.add_argument("--allocator", choices=("off", "on", "both"), default="both", help="peers as installed, with custom's allocator settings, or both")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", default="train_step.jsonl", help="results are appended here, and the tables are made of all it holds")
@@ -149,7 +149,7 @@ def main():
         contestants = [({"case": case, "name": n, "allocator": False}, path) for n in ("GEMMs alone", *OURS)]
         contestants += [({"case": case, "name": n, "allocator": on}, {**path, **(common.ALLOCATOR if on else {})})
                         for on in (False, True) for n in PEERS if args.allocator in ("both", "on" if on else "off")]
-        contestants = [c for c in contestants if not args.only or c[0]["name"].startswith(tuple(args.only))]
+        contestants = [c for c in contestants if not args.only or c[0]["name"] in args.only]
         common.in_turn(__file__, contestants, 1 if args.quick else args.rounds, args.out,
                        lambda r: f"{case}: {r['name']:<20} {'with allocator settings ' if r['allocator'] else ''}{r['seconds']:.3f} s/step")
     print(f"{common.machine()}\n")
