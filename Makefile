@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install pretrain test mutants browser stats notebooks lab clean
+.PHONY: install pretrain test mutants browser stats notebooks lab docs gpu-bundle gpu clean
 
 install: $(INSTALLED)
 
@@ -11,7 +11,7 @@ $(INSTALLED): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"Python {v[0]}.{v[1]} found, 3.10 or newer needed: make PYTHON=python3.11 ...")'
 	@echo "Setting up .venv (once; some minutes, most of them for PyTorch)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,tokenizers]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,tokenizers,adamw8bit]'
 	@touch $@
 
 # The main job: custom and Meta side by side, on what this machine has. More flags: make pretrain ARGS="--max_steps 40"
@@ -40,9 +40,6 @@ notebooks: install
 lab: install
 	$(BIN)/jupyter lab --notebook-dir=nbs
 
-clean:
-	rm -rf .venv build dist *.egg-info runs _docs
-
 # The documentation site, in _docs/html/index.html: the notebooks with the outputs they have, nothing run, nothing fetched from elsewhere when it is read
 docs: install .venv/.docs
 	$(BIN)/sphinx-build -q -W --keep-going -c docs -d _docs/doctrees nbs _docs/html
@@ -51,8 +48,6 @@ docs: install .venv/.docs
 .venv/.docs: $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
-
-.PHONY: docs
 
 # For a CUDA machine without this project's packages and without a network: one zip of everything. DATA is a folder with train.txt and valid.txt
 DATA ?= auto
@@ -64,4 +59,5 @@ gpu-bundle: install
 gpu: gpu-bundle
 	cd runs/gpu_bundle && $(CURDIR)/$(BIN)/python run_gpu.py --minutes $(MINUTES) --out $(CURDIR)/runs/gpu_results $(ARGS)
 
-.PHONY: gpu-bundle gpu
+clean:
+	rm -rf .venv build dist *.egg-info runs _docs
