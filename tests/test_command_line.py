@@ -42,7 +42,7 @@ MISTAKES = {
     "not a number": (["--batch_size", "four"], "invalid int value: 'four'"),
     "neither true nor false": (["--use_llama2_tokenizer", "maybe"], "expected True or False"),
     "missing file": (["--dataset", "no/such.txt"], "there is no such path"),
-    "missing tokenizer": (["--dataset", "python-docs", "--tokenizer", "no/such"], "no such file or folder"),
+    "missing tokenizer": (["--dataset", "python-docs", "--tokenizer", "no/such/tokenizer.model"], "no such file or folder"),
     "two wishes": (["--resume", "--overwrite"], "contradict each other"),
     "ddp without torchrun": (["--dataset", "python-docs", "--parallel", "ddp"], "needs torchrun"),
 }
