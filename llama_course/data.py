@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['pack', 'Blocks', 'make_blocks', 'check_same_data', 'describe_data', 'steps_per_epoch', 'step_batches',
-           'word_perplexity']
+           'word_perplexity', 'unigram', 'unigram_loss', 'bigram_loss']
 
 # %% ../nbs/09_data.ipynb #80b57251
 import math
@@ -77,3 +77,21 @@ def word_perplexity(loss, info, split="valid"):  # mean loss in nats a token; Bl
     "Perplexity per word of the split, line ends counted as words: what papers on WikiText report. None where `info` holds no counts."
     tokens, words = info.get(f"{split}_tokens"), info.get(f"{split}_words")
     return math.exp(min(loss * tokens / words, 700)) if tokens and words else None
+
+# %% ../nbs/09_data.ipynb #0c50d291
+def unigram(train, vocab_size):  # tokens, one array; V
+    "(V,) probability of each token, every one counted once more so that none is impossible."
+    return (np.bincount(train, minlength=vocab_size) + 1) / (len(train) + vocab_size)
+
+def unigram_loss(train, valid, vocab_size):  # tokens to count; tokens to guess; V
+    "Mean loss in nats of the next token where each is as likely as it is frequent."
+    return -np.log(unigram(train, vocab_size)[valid[1:]]).mean()
+
+def bigram_loss(train, valid, vocab_size, k):  # as above; k: how many imagined tokens of the unigram model stand beside the counted ones
+    "Mean loss in nats of the next token given the one before; pairs never seen fall back to the unigram model."
+    key = lambda s: s[:-1].astype(np.int64) * vocab_size + s[1:]
+    pairs, seen = np.unique(key(train), return_counts=True)
+    at = np.searchsorted(pairs, key(valid)).clip(max=len(pairs) - 1)
+    pair_count = np.where(pairs[at] == key(valid), seen[at], 0)
+    context = np.bincount(train[:-1], minlength=vocab_size)[valid[:-1]]
+    return -np.log((pair_count + k * unigram(train, vocab_size)[valid[1:]]) / (context + k)).mean()
