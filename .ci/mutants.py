@@ -24,7 +24,7 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", IN_TEST="1")
 
 from notebooks import NBS, ROOT, all_notebooks, cells, directives
 
-MODULES = "rope attention kv_cache mlp norm decoder loss model generation".split()
+MODULES = "rope attention kv_cache mlp norm decoder loss model generation streaming".split()
 ALREADY_IMPORTED = "torch einops transformers.models.llama.modeling_llama matplotlib.pyplot fastcore.test ipywidgets safetensors.torch tokenizers".split()
 WANTED = 0.90  # of all mutants must be killed
 EQUIVALENT = Path(__file__).with_name("mutants.txt")  # survivors that no test can tell from the original, each with its reason

@@ -75,9 +75,10 @@ def run(args):  # parsed flags
     if (args.prompt is None) == (args.ids is None): raise ValueError("give either --prompt or --ids")  # before seconds of loading
     import torch
     from llama_course.fast_decoding import FastLlama
-    from llama_course.generation import TextStreamer, generate
+    from llama_course.generation import generate
     from llama_course.interchange import local_folder
     from llama_course.model import Llama3ForCausalLM
+    from llama_course.streaming import TextStreamer
     folder = local_folder(args.model)
     tokenizer = open_vocabulary(folder)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(args.precision)

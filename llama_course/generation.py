@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['filter_logits', 'sample', 'row_generators', 'check_sampling', 'check_prompts', 'eos_ids', 'one_row_kernels',
-           'generate', 'TextStreamer']
+           'generate']
 
 # %% ../nbs/08_generation.ipynb #a3d2eb2b
 from contextlib import contextmanager
@@ -118,29 +118,3 @@ def generate(
     finally: model.train(was_training)
     if hasattr(streamer, "end"): streamer.end()
     return ids
-
-# %% ../nbs/08_generation.ipynb #27ca6116
-class TextStreamer:
-    "Prints the text of one sequence as its tokens come; waits where a character is not complete yet."
-    def __init__(self, tokenizer, write=None):  # anything with decode(ids); called with each new piece of text
-        self.tokenizer, self.write = tokenizer, write or (lambda text: print(text, end="", flush=True))
-        self.context, self.new = [], []  # tokens that are shown already; tokens whose text is not all out
-        self.shown = ""                  # what is out of the text of both
-
-    def __call__(self, token):  # (1,) id of the newest token
-        "Show what the newest token completes."
-        if token.numel() != 1: raise ValueError(f"TextStreamer shows one sequence, found a batch of {token.numel()}")
-        self.new.append(int(token))
-        text = self.tokenizer.decode(self.context + self.new)
-        whole = text.rstrip("\ufffd")  # the rest of the last character is in the next token
-        if len(text) - len(whole) > 8: whole = text[:-3]  # no character is that long: this is no text at all
-        self._show(whole)
-        if whole == text: self.context, self.new, self.shown = self.new, [], self.tokenizer.decode(self.new)
-
-    def _show(self, text):  # of context and new tokens
-        if len(text) > len(self.shown): self.write(text[len(self.shown):]); self.shown = text
-
-    def end(self):
-        "Show what is left, complete or not, and be ready for another text."
-        self._show(self.tokenizer.decode(self.context + self.new))
-        self.context, self.new, self.shown = [], [], ""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 # %% ../nbs/06a_loss.ipynb #dcc94518
 def cross_entropy_into_gradient(logits, labels, divisor=None):  # (n, V), changed; (n,), -100 = ignore; None = leave the logits alone
     "Sum of -log softmax(logits)[labels], in fp32. The logits are overwritten with its gradient, (softmax - one_hot) / divisor."
-    loss, rows = torch.zeros((), dtype=torch.float32, device=logits.device), max(1, 2**23 // logits.shape[-1])
+    loss, rows = torch.zeros((), dtype=torch.float32, device=logits.device), max(1, 2**21 // logits.shape[-1])
     for z, y in zip(logits.split(rows), labels.split(rows)):  # so few rows that their fp32 copies stay small
         log_p = z.float().log_softmax(-1)
         loss += F.nll_loss(log_p, y, reduction="sum")
@@ -29,9 +29,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         inputs, table = hidden.to(dtype), weight.to(dtype)  # once, not once a chunk
         grad_hidden, grad_weight = (torch.empty_like(hidden), torch.empty_like(weight)) if with_grad else (None, None)
+        buffer = torch.empty(min(chunk_size, len(labels)), len(weight), dtype=dtype, device=hidden.device)  # every chunk's logits, in turn
         for start in range(0, len(labels), chunk_size):
-            part = slice(start, start + chunk_size)
-            logits = inputs[part] @ table.T  # chunk V
+            part = slice(start, min(start + chunk_size, len(labels)))
+            logits = torch.mm(inputs[part], table.T, out=buffer[:part.stop - start])  # chunk V
             # divided by thousands of tokens, a half-precision gradient would underflow: there the division comes after the products, in backward
             early, late = (num_items, 1) if logits.dtype == torch.float32 else (1, num_items)
             loss += cross_entropy_into_gradient(logits, labels[part], early if with_grad else None)

@@ -54,7 +54,7 @@ def training_memory(
     always = {"weights": 4 * n["total"], "optimizer": optimizer_bytes(c, optimizer), "process": PROCESS_BYTES}
     copies = 2 * (n["attention"] + n["mlp"]) if half and not gradient_checkpointing else 0  # held for the backward pass; checkpointing makes them anew
     # the table's gradient and half-precision copy, a chunk of logits, some rows of them in fp32
-    loss = 4 * table + (2 * table if half else 0) + min(512, tokens) * c.vocab_size * b + 3 * 4 * min(2**23, tokens * c.vocab_size)
+    loss = 4 * table + (2 * table if half else 0) + min(512, tokens) * c.vocab_size * b + 4 * 4 * min(2**21, tokens * c.vocab_size)
     at_loss = {**always, "gradients": 4 * n["total"] if grad_accum_steps > 1 else 0, "autocast copies": copies,
                "activations": activation_bytes(c, tokens, half, gradient_checkpointing), "loss": loss}
     at_update = {**always, "gradients": 4 * n["total"], "update": 4 * table if optimizer == "adafactor" else 0}

@@ -186,8 +186,10 @@ def validation_loss(run):  # a Run
 
 def asked_to_stop(run):  # a Run
     "Whether this process, or any other, was told to stop; from then on all know the signal."
-    if world_size() > 1: run.stop.received = int(largest(torch.tensor(run.stop.received or 0, device=run.device))) or None
-    return run.stop.received is not None
+    told = run.stop.received or 0
+    if world_size() > 1: told = int(largest(torch.tensor(told, device=run.device)))
+    if told: run.stop.received = told  # a signal that comes while they confer is not forgotten: it counts the next time
+    return told > 0
 
 def continue_text(run, prompt, max_new_tokens=20):  # a Run; a text; tokens to add
     "The prompt with the model's likeliest continuation."

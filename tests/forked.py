@@ -1,6 +1,8 @@
 "Runs `train_llama3` in forked processes: the imports are paid once, so that a test can afford twenty kills."
+import faulthandler
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -24,6 +26,7 @@ torch.set_num_threads(1)
 FLAGS = ["--config_type", "tiny", "--dataset", "../text.txt", "--block_size", "32", "--batch_size", "2", "--grad_accum_steps", "2", "--num_epochs", "1", "--learning_rate", "1e-3",
          "--warmup_steps", "5", "--precision", "fp32", "--eval_steps", "10", "--early_stopping_patience", "0", "--wandb", "disabled", "--resume"]
 LOG = "training_logs/custom-tiny.jsonl"
+TIMEOUT = 150  # seconds for one training run, on a machine that does other things as well
 
 
 def write_text(folder, lines=600):
@@ -40,6 +43,7 @@ def start(folder, *flags, before=lambda: None, env={}):
         os.chdir(folder)
         out = os.open(f"../{folder.name}.said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for fd in (1, 2): os.dup2(out, fd)
+        faulthandler.dump_traceback_later(TIMEOUT - 10, file=out)  # one that hangs says where
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)
         os.environ.update(env)
         before()
@@ -52,16 +56,18 @@ def start(folder, *flags, before=lambda: None, env={}):
         finally: os._exit(code)
 
 
-def finish(pid, timeout=120):
-    "Its exit status, -9 where it was killed."
-    deadline = time.time() + timeout
-    while time.time() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done: return os.waitstatus_to_exitcode(status)
+def finish(*pids):
+    "Their exit statuses (of one process: its status), -9 where it was killed; None and killed where it takes too long."
+    deadline, statuses = time.time() + TIMEOUT, {}
+    while len(statuses) < len(pids) and time.time() < deadline:
+        for pid in set(pids) - set(statuses):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done: statuses[pid] = os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise AssertionError(f"still running after {timeout} s")
+    for pid in set(pids) - set(statuses):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return statuses.get(pids[0]) if len(pids) == 1 else [statuses.get(pid) for pid in pids]
 
 
 def train(folder, *flags, **kwargs):
@@ -71,11 +77,23 @@ def train(folder, *flags, **kwargs):
 
 def train_ranks(folder, world_size, *flags):
     "The exit statuses of `world_size` processes that train together, as torchrun would start them."
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
+    port = str(free_port())
     env = lambda r: {"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [finish(pid) for pid in [start(folder, *flags, env=env(r)) for r in range(world_size)]]
+    statuses = finish(*[start(folder, *flags, env=env(r)) for r in range(world_size)])
+    return statuses if world_size > 1 else [statuses]
+
+
+def free_port():
+    "One below those that the system hands out by itself: no other program gets it between now and its use."
+    while True:
+        port = random.SystemRandom().randrange(20000, 30000)
+        with socket.socket() as s:
+            try: s.bind(("127.0.0.1", port))
+            except OSError: continue
+            return port
+
+
+def ended(pid): return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def wait_for(condition, pid=None, timeout=60):
@@ -83,7 +101,7 @@ def wait_for(condition, pid=None, timeout=60):
     deadline = time.time() + timeout
     while not condition():
         assert time.time() < deadline, "it did not happen"
-        assert pid is None or os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, "the process ended too early"
+        assert pid is None or not ended(pid), "the process ended too early"
         time.sleep(0.005)
 
 

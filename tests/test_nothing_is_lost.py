@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from forked import LOG, finish, reached, said, start, story, train, wait_for, weights, write_text
+from forked import LOG, ended, finish, reached, said, start, story, train, wait_for, weights, write_text
 
 KILLS, STEPS = 20, 60
 
@@ -40,7 +40,7 @@ def test_killed_at_twenty_random_instants(home, capsys):
             pid = start(folder, "--max_steps", STEPS, "--save_steps", 1)
             if begun:  # the first kills of a run fall anywhere; later ones after it has gone on
                 size = (folder / LOG).stat().st_size
-                wait_for(lambda: (folder / LOG).stat().st_size > size or os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+                wait_for(lambda: (folder / LOG).stat().st_size > size or ended(pid))
             time.sleep(rng.uniform(0, 0.5) if begun else rng.uniform(0, 2.5))
             os.kill(pid, signal.SIGKILL)
             if finish(pid) == 0: break  # it was faster
@@ -144,8 +144,8 @@ def small_disk(home):
 
 
 def fill(folder):
-    "Write until the disk is full."
-    with open(folder / "filler", "wb", buffering=0) as f:
+    "Write until the disk is full. Once is not enough: a checkpoint that fails for lack of room gives back what it had taken."
+    with open(folder / "filler", "ab", buffering=0) as f:
         for size in (1 << 16, 1 << 12, 1):
             try:
                 while True: f.write(b"x" * size)
@@ -155,8 +155,7 @@ def fill(folder):
 def test_a_full_disk_that_gets_room_again(home, small_disk):
     pid = start(small_disk, "--max_steps", STEPS, "--save_steps", 2, "--save_total_limit", 1)
     wait_for(lambda: reached(small_disk, 5), pid)
-    fill(small_disk)
-    wait_for(lambda: "could not be written" in said(small_disk) and "the log when there is room" in said(small_disk), pid)
+    wait_for(lambda: fill(small_disk) or "could not be written" in said(small_disk) and "the log when there is room" in said(small_disk), pid)
     (small_disk / "filler").unlink()
     assert finish(pid) == 0 and "Traceback" not in said(small_disk), said(small_disk)
     assert same_as_straight(home, small_disk)
@@ -166,7 +165,7 @@ def test_a_disk_that_stays_full(home, small_disk):
     flags = ["--max_steps", STEPS, "--save_steps", 2, "--save_total_limit", 1]
     pid = start(small_disk, *flags, before=lambda: os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT), 2))  # even its messages find no room
     wait_for(lambda: reached(small_disk, 5), pid)
-    fill(small_disk)
+    wait_for(lambda: fill(small_disk) or ended(pid))
     assert finish(pid) == 1  # trained to the end, but the final model has no room
     (small_disk / "filler").unlink()
     assert train(small_disk, *flags) == 0, said(small_disk)

@@ -5,9 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from forked import FLAGS, LOG, said, story, train, train_ranks, weights, write_text
+
+from llama_course import training
+from llama_course.checkpoint import StopSignal
 
 STEPS = 12
 
@@ -91,12 +96,24 @@ def read(path):
     except OSError: return b""
 
 
+def test_a_signal_that_comes_while_they_confer(monkeypatch):
+    "Not heeded at once, because the others know nothing of it, and not forgotten."
+    run = SimpleNamespace(stop=StopSignal(), device=torch.device("cpu"))
+    def largest(told):
+        run.stop.note(signal.SIGTERM, None)
+        return told
+    monkeypatch.setattr(training, "world_size", lambda: 2)
+    monkeypatch.setattr(training, "largest", largest)
+    assert not training.asked_to_stop(run)
+    assert training.asked_to_stop(run) and run.stop.received == signal.SIGTERM
+
+
 def test_torchrun_asked_to_stop(home):
     "SIGTERM to the launcher: the ranks finish their step, one of them saves, and nobody hangs."
     folder = home / "terminated"
     folder.mkdir()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "llama_course.train_llama3", *FLAGS, "--parallel", "fsdp"]
-    job = subprocess.Popen([*launch, "--max_steps", "60", "--save_steps", "1000"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    job = subprocess.Popen([*launch, "--max_steps", "100000", "--num_epochs", "1000", "--save_steps", "100000"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                            env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.time() + 120
     while time.time() < deadline and not ((folder / LOG).exists() and '"step", "step": 3' in (folder / LOG).read_text()): time.sleep(0.02)
@@ -104,4 +121,6 @@ def test_torchrun_asked_to_stop(home):
     err = job.communicate(timeout=90)[1]
     assert err.count("go on with: torchrun --nproc_per_node 2") == 1, err[-3000:]
     assert story(folder)[-1]["reason"] == "interrupted"
-    assert train(folder, "--max_steps", 60) == train(home / "one-60", "--max_steps", 60) == 0 and same_losses(home, folder, "one-60")
+    flags = ["--num_epochs", "1000", "--max_steps", max(e["step"] for e in story(folder) if e["event"] == "step") + STEPS]
+    assert train(folder, *flags) == train(home / "one-asked", *flags) == 0, said(folder)
+    assert same_losses(home, folder, "one-asked")
