@@ -1,7 +1,7 @@
 """Every run of this folder, made again:  python training_logs/make_runs.py --wikitext2 FOLDER [tiny seeds what-broke fp16 0.5B]
 
 FOLDER holds WikiText-2 as train.txt and valid.txt (or .gz, .xz). Runs and checkpoints go to runs/logged; a run that was cut off goes on where it was.
-`--pictures` draws the pictures and the table of README.md from the logs alone. On two cores tiny takes about 15 minutes, seeds 3, what-broke 9, fp16 7, 0.5B a day.
+`--pictures` draws the pictures and the table of README.md from the logs alone. On an idle core tiny takes about 15 minutes, seeds 3, what-broke 9, fp16 2; 0.5B on two cores an hour or two.
 """
 import argparse
 import json
@@ -163,6 +163,9 @@ def main():
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a run, in this process: its peak of memory is its own
     parser.add_argument("--pictures", action="store_true", help="train nothing; draw the pictures, and the table in README.md")
     args = parser.parse_args()
+    known = list(dict.fromkeys(name.split("/")[0] for name in RUNS))
+    for group in args.groups:
+        if group not in known: parser.error(f"no group {group!r}: expected {', '.join(known)}")
     if args.one: return make(args.one)
     if not args.pictures:
         if args.wikitext2 is None: parser.error("--wikitext2 FOLDER is needed: train.txt and valid.txt of WikiText-2")
@@ -171,7 +174,8 @@ def main():
             if args.groups and name.split("/")[0] not in args.groups: continue
             path = log_path(settings(name))
             if not (path.exists() and '"event": "end"' in path.read_text()):
-                subprocess.run([sys.executable, __file__, "--one", name], check=True)
+                one_thread = {"OMP_NUM_THREADS": "1"} if RUNS[name]["config_type"] == "tiny" else {}  # too small to share out
+                subprocess.run([sys.executable, __file__, "--one", name], check=True, env={**os.environ, **one_thread})
             keep(name)
             if name == "tiny/meta": floors()
     draw()
