@@ -146,7 +146,7 @@ def draw():
             for i, who in enumerate(("custom", "Meta")):
                 fig.axes[0].plot([int(s) for s in earlier], [v[i] for v in earlier.values()], "x+"[i], color="C5", ms=7, label=f"earlier, {who}", zorder=0)
             fig.axes[0].set(xscale="log", xlim=(1, 1100))
-            fig.axes[0].legend(ncols=2, fontsize=8)
+            fig.axes[0].legend(fontsize=8, loc="lower left")
         fig.savefig(HERE / group / "loss_curves.png", dpi=150)
     if events("tiny/meta"):
         for group, title in (("seeds", "Meta against itself, with other seeds"), ("what-broke", "One change at a time")):
