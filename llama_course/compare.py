@@ -17,16 +17,16 @@ from .train_llama3 import OneLineParser, add_train_flags, check_folders, check_m
 
 # %% ../nbs/13_pretrain.ipynb #9586da11
 RECIPES = {
-    # what the course's training was asked to be: hours on a GPU
-    "asked": {},
+    # the full recipe, train_llama3's own defaults: hours on a GPU
+    "full": {},
     # minutes on two cores: loss falls by more than two nats
     "tiny": dict(config_type="tiny", dataset="python-docs", block_size=128, learning_rate=3e-3, warmup_steps=20, num_epochs=1,
                  max_steps=160, eval_steps=40, save_steps=80, precision="fp32"),
-    # a CUDA GPU: the asked recipe, on WikiText-2 where the hub answers
+    # a CUDA GPU: the full recipe, on WikiText-2 where the hub answers
     "cuda": dict(config_type="0.5B", dataset="auto", precision="fp16"),
 }
 
-def recipe_flags(name):  # "asked", "tiny", "cuda", or "auto": cuda where there is a GPU, else tiny
+def recipe_flags(name):  # "full", "tiny", "cuda", or "auto": cuda where there is a GPU, else tiny
     "The recipe's values for TrainConfig. ValueError for an unknown name."
     import torch
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "tiny"
@@ -154,7 +154,7 @@ def compare(cfg, quiet=False, watch=None):  # a TrainConfig for both models; Tru
 def main(argv=None):  # None = this process's own arguments
     "The console script compare_llama3: trains both, prints the table, draws the picture, says where everything is."
     parser = OneLineParser("compare_llama3", description="Train the custom Llama 3 and Meta's from the same weights on the same batches.", allow_abbrev=False)
-    parser.add_argument("--recipe", default="asked", help="where the other flags' defaults come from: asked (those of train_llama3), tiny, cuda, or auto: what fits this machine")
+    parser.add_argument("--recipe", default="full", help="where the other flags' defaults come from: full (those of train_llama3), tiny, cuda, or auto: what fits this machine")
     known, _ = parser.parse_known_args([a for a in (sys.argv[1:] if argv is None else argv) if a not in ("-h", "--help")])
     try: defaults = TrainConfig(**recipe_flags(known.recipe))
     except ValueError as e: parser.error(str(e))

@@ -31,8 +31,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_weight = (torch.empty_like(hidden), torch.empty_like(weight)) if with_grad else (None, None)
         buffer = torch.empty(min(chunk_size, len(labels)), len(weight), dtype=dtype, device=hidden.device)  # every chunk's logits, in turn
         for start in range(0, len(labels), chunk_size):
-            part = slice(start, min(start + chunk_size, len(labels)))
-            logits = torch.mm(inputs[part], table.T, out=buffer[:part.stop - start])  # chunk V
+            part = slice(start, start + chunk_size)
+            x = inputs[part]
+            logits = torch.mm(x, table.T, out=buffer[:len(x)])  # chunk V
             # divided by thousands of tokens, a half-precision gradient would underflow: there the division comes after the products, in backward
             early, late = (num_items, 1) if logits.dtype == torch.float32 else (1, num_items)
             loss += cross_entropy_into_gradient(logits, labels[part], early if with_grad else None)
@@ -40,7 +41,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             error = logits
             grad_hidden[part] = error @ table
             for strip in range(0, len(weight), 4096):  # (V, D) as a whole is 0.5 GB; a strip's product stays in the cache
-                product = error[:, strip:strip + 4096].T @ inputs[part]
+                product = error[:, strip:strip + 4096].T @ x
                 if start == 0: grad_weight[strip:strip + 4096] = product
                 else: grad_weight[strip:strip + 4096] += product
             ctx.late = late

@@ -90,7 +90,7 @@ def check_model_type(model_type):  # as in --model_type
                          f"(name/model).{nearest(model_type, ('custom-llama3', META_LLAMA))}")
     problem = hub_problem(model_type, "config.json")
     if problem: raise OSError(f"the config of {model_type} comes from the Hugging Face hub, which does not give it ({problem}): "
-                              f"use --model_type {META_LLAMA}, which is built in, log in with `huggingface-cli login`, or give a local folder")
+                              f"use --model_type {META_LLAMA}, which is built in, log in with `hf auth login` (once `huggingface-cli login`), or give a local folder")
 
 # %% ../nbs/11_train_llama3.ipynb #32fba27e
 def build_model(cfg, tokenizer):  # a TrainConfig; its vocabulary decides the model's
