@@ -13,7 +13,7 @@ from chromium import Chromium, start, stop, wait_for
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 EVERY = sorted(p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts))
-FEW = ["01_rope.ipynb", "02_gqa.ipynb", "solutions/05_rmsnorm.ipynb"]  # a slider, a drop-down list and exercises, solutions
+FEW = ["01_rope.ipynb", "02_gqa.ipynb", "solutions/05_rmsnorm.ipynb", "index.ipynb"]  # a slider, a drop-down list and exercises, solutions, figures of runs
 NOTEBOOK_LIMIT = 400  # seconds
 
 RUN_ALL = """(async () => {
@@ -51,7 +51,8 @@ RUN_ALL = """(async () => {
 def lab(tmp_path_factory):
     "The address of a JupyterLab over a copy of the notebooks, and its token."
     tmp = tmp_path_factory.mktemp("lab")
-    shutil.copytree(NBS, tmp / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for folder in (NBS, NBS.parent / "training_logs", NBS.parent / "benchmarks"):  # the logs and figures that some of them show
+        shutil.copytree(folder, tmp / folder.name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     env = {**os.environ, **{f"JUPYTER{name}_DIR": str(tmp / name) for name in ("_CONFIG", "_RUNTIME", "LAB_SETTINGS", "LAB_WORKSPACES")}}
     argv = [Path(sys.executable).parent / "jupyter", "lab", f"--notebook-dir={tmp / 'nbs'}", "--no-browser", "--port=0", "--expose-app-in-browser"]
     server = start(argv + ["--allow-root"] * (os.name == "posix" and os.geteuid() == 0), tmp / "lab.log", env=env, cwd=tmp)
