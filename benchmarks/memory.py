@@ -38,7 +38,7 @@ def one(run):
         model = loadLlamaModelWithoutWeights(cfg.model_type, cfg.config_type)
         model.config.use_cache = False
     else:
-        keep_freed_memory()
+        if not cfg.gradient_checkpointing: keep_freed_memory()  # as train_llama3 does
         model = create_llama3_1b(cfg.config_type)
     if cfg.gradient_checkpointing: model.gradient_checkpointing_enable()
     optimizer = make_optimizer(model, cfg)
