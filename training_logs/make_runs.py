@@ -68,18 +68,19 @@ def make(name):  # group/run
     "Train it, in this process."
     with patch.dict(CONFIGS["tiny"], CHANGED_CONFIG.get(name, {})): run = prepare(settings(name))
     if run.progress.step == 0: change(name, run)
-    train(run)
+    if train(run) == "interrupted": sys.exit(128 + run.stop.received)
 
 
 def cut_validation(wikitext2):  # a folder
     "wikitext2-short and wikitext2-other beside each other here: the training split of WikiText-2, and lines 1-300 or 301-600 of its validation split."
     from llama_course.text_files import open_binary
+    train, valid = (next(wikitext2.glob(f"{split}.txt*"), None) for split in ("train", "valid"))
+    if not (train and valid): raise FileNotFoundError(f"--wikitext2 {wikitext2}: expected train.txt and valid.txt (or .gz, .xz) there, found {'no ' + ('valid' if train else 'train') + '.txt'}")
     for name, first in (("wikitext2-short", 0), ("wikitext2-other", 300)):
         folder = Path(name)
-        if folder.exists(): continue
-        folder.mkdir()
-        for file in wikitext2.glob("train.txt*"): os.symlink(file.resolve(), folder / file.name)
-        with open_binary(next(wikitext2.glob("valid.txt*"))) as f: (folder / "valid.txt").write_bytes(b"".join(islice(f, first, first + 300)))
+        folder.mkdir(exist_ok=True)
+        if not (folder / train.name).exists(): (folder / train.name).symlink_to(train.resolve())
+        with open_binary(valid) as f: (folder / "valid.txt").write_bytes(b"".join(islice(f, first, first + 300)))
 
 
 def keep(name):  # group/run
@@ -169,13 +170,15 @@ def main():
     if args.one: return make(args.one)
     if not args.pictures:
         if args.wikitext2 is None: parser.error("--wikitext2 FOLDER is needed: train.txt and valid.txt of WikiText-2")
-        cut_validation(args.wikitext2)
+        try: cut_validation(args.wikitext2)
+        except OSError as e: parser.error(str(e))
         for name in RUNS:
             if args.groups and name.split("/")[0] not in args.groups: continue
             path = log_path(settings(name))
             if not (path.exists() and '"event": "end"' in path.read_text()):
                 one_thread = {"OMP_NUM_THREADS": "1"} if RUNS[name]["config_type"] == "tiny" else {}  # too small to share out
-                subprocess.run([sys.executable, __file__, "--one", name], check=True, env={**os.environ, **one_thread})
+                status = subprocess.run([sys.executable, __file__, "--one", name], env={**os.environ, **one_thread}).returncode
+                if status: parser.exit(status, f"{name} ended with status {status}; the same command goes on from there\n")
             keep(name)
             if name == "tiny/meta": floors()
     draw()
