@@ -16,9 +16,11 @@ from .rope import rope_cos_sin
 def product(weight, packed=None):  # (out, in); None = packed where it pays: a large fp32 weight on a processor that has oneDNN
     "A function x -> x @ weight.T, for inference."
     weight = weight.detach()
-    if packed is None:
-        packed = weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.numel() >= 2**20 and torch.backends.mkldnn.is_available()
-    if not packed: return lambda x: F.linear(x, weight)
+    if weight.dtype != torch.float32 or weight.device.type != "cpu": return lambda x: F.linear(x, weight)
+    if packed is None: packed = weight.numel() >= 2**20 and torch.backends.mkldnn.is_available()
+    if not packed:
+        columns = weight.T.contiguous()
+        return lambda x: x @ columns
     blocks = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, blocks, None, "none", [], "")
 
