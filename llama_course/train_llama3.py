@@ -223,7 +223,7 @@ def main(argv=None):  # None = this process's own arguments
     "The console script: exit status 0, 2 for a mistake, 1 where training or saving failed, 130 or 143 when told to stop."
     parser, argv = train_parser(), sys.argv[1:] if argv is None else argv
     cfg, _ = parse_flags(parser, argv)
-    if not cfg.gradient_checkpointing: keep_freed_memory()  # before the first large buffer: faster, and more memory held; see 10a
+    if not cfg.gradient_checkpointing and cfg.parallel != "fsdp": keep_freed_memory()  # before the first large buffer: faster, and more memory held; see 10a
     try: run = prepare(cfg)
     except (ValueError, OSError) as e: parser.exit(2, f"{parser.prog}: error: {str(e).splitlines()[0]}\n")
     except KeyboardInterrupt: parser.exit(130, f"{parser.prog}: stopped before the first step\n")
