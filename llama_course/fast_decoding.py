@@ -45,8 +45,9 @@ class FastLayer:
         qk = torch.addcmul(qk * cos, qk.roll(self.head_dim // 2, -1), sin).to(x.dtype)  # rolled by half: rotate_half, its signs in sin
         k, v = kv_cache.update(self.layer_idx, qk[:, H:], qkv[:, H + K:])
         if mask is None and 1 < T < k.shape[2]: mask = causal_mask(T, k.shape[2], device=x.device)
-        attended = F.scaled_dot_product_attention(qk[:, :H], k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=H != K)
-        attended = self.out(attended.transpose(1, 2).reshape(B, T, H * self.head_dim))
+        q = qk[:, :H].reshape(B, K, H // K, self.head_dim) if T == 1 else qk[:, :H]  # one token: a group's queries are rows of one head
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=q.shape[1] != K)
+        attended = self.out(attended.reshape(B, H, T, self.head_dim).transpose(1, 2).reshape(B, T, H * self.head_dim))
         y = x if self.parallel else x + attended
         gate, up = self.gate_up(fast_norm(y, self.norm2)).chunk(2, dim=-1)
         mlp = self.down(F.silu(gate) * up)
