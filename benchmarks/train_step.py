@@ -132,7 +132,7 @@ def table(results, case):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny alone, one round: under a minute")
+    parser.add_argument("--quick", action="store_true", help="tiny alone, one round: three minutes")
     parser.add_argument("--peers", help="folder with litgpt and llms-from-scratch: see requirements.txt beside this file; without it they are skipped")
     parser.add_argument("--case", action="append", choices=CASES, help="one of them; may be given several times")
     parser.add_argument("--only", action="append", choices=("GEMMs alone", *OURS, *PEERS), help="one contestant; may be given several times")
