@@ -20,7 +20,12 @@ def model(tmp_path_factory):
 def start(*flags):
     "The script, started."
     return subprocess.Popen([sys.executable, "-m", "llama_course.generate_llama3", *map(str, flags)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+                            env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=ctrl_c_works)
+
+
+def ctrl_c_works():
+    "A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that."
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def finish(*flags):
